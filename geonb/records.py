@@ -1,0 +1,228 @@
+"""What every result has in common: frozen, JSON in and out, text and HTML display.
+
+A record is a frozen dataclass that derives from `Record`. It knows nothing of widgets: it shows itself as text and as
+plain, escaped, self-contained HTML, and hands its JSON to notebooks under a MIME type of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import html
+import json
+import math
+import os
+import tempfile
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from geonb.errors import InputError
+
+_NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+
+
+def encode(value: Any) -> Any:
+    """Turn a record, array, tuple, mapping or scalar into what strict JSON can hold (non-finite floats as strings)."""
+    if isinstance(value, Record):
+        return value.to_dict()
+    if isinstance(value, np.ndarray):
+        return [encode(item) for item in value.tolist()]
+    if isinstance(value, np.generic):
+        return encode(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(key): encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    raise TypeError(f"{type(value).__name__} cannot be stored in a record")
+
+
+def decode(value: Any, hint: Any) -> Any:
+    """Turn JSON data back into the type that a record's field is annotated with."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        options = [option for option in arguments if option is not type(None)]
+        return decode(value, options[0]) if len(options) == 1 else _decode_untyped(value)
+    if isinstance(hint, type) and issubclass(hint, Record):
+        return hint.from_dict(value)
+    if hint is np.ndarray:
+        return np.asarray([_decode_float(item) for item in value], dtype=np.float64)
+    if hint is float:
+        return _decode_float(value)
+    if origin is tuple:
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(decode(item, arguments[0]) for item in value)
+        return tuple(decode(item, kind) for item, kind in zip(value, arguments, strict=True))
+    if origin is list:
+        return [decode(item, arguments[0]) for item in value]
+    if origin is dict:
+        return {key: decode(item, arguments[1]) for key, item in value.items()}
+    return _decode_untyped(value)
+
+
+def _decode_float(value: Any) -> Any:
+    if isinstance(value, str):
+        return _NON_FINITE.get(value, value)
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _decode_untyped(value: Any) -> Any:
+    """Lists become tuples, so that a record that was read back equals the one that was written."""
+    if isinstance(value, list):
+        return tuple(_decode_untyped(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _decode_untyped(item) for key, item in value.items()}
+    return _NON_FINITE.get(value, value) if isinstance(value, str) else value
+
+
+@functools.cache
+def _field_types(record_type: type) -> dict[str, Any]:
+    return typing.get_type_hints(record_type)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A frozen result: equal by value, stable as text, saved and read as JSON.
+
+    >>> @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+    ... class Point(Record):
+    ...     x: float
+    >>> Point.from_json(Point(x=1.5).to_json())
+    Point(x=1.5)
+    """
+
+    def to_dict(self) -> dict[str, Any]:
+        """This record as plain JSON data, fields in the order of their definition."""
+        return {field.name: encode(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The record that `data` describes; an unknown or missing field is an `InputError` that names it."""
+        hints = _field_types(cls)
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(data) - set(known))
+        if unknown:
+            raise InputError(
+                f"{cls.__name__} was given the unknown field {unknown[0]!r}; allowed are "
+                f"{', '.join(known)}: remove it, or read the file with the geonb version that wrote it."
+            )
+        missing = [
+            name
+            for name, field in known.items()
+            if name not in data and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        ]
+        if missing:
+            raise InputError(f"{cls.__name__} needs the field {missing[0]!r}, which is not there: add it.")
+        return cls(**{name: decode(value, hints[name]) for name, value in data.items()})
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Strict JSON text of this record."""
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """The record that the JSON `text` describes."""
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{cls.__name__} was given text that is not JSON (line {error.lineno}): {error.msg}.") from None
+        if not isinstance(data, dict):
+            raise InputError(f"{cls.__name__} was given a JSON {type(data).__name__}; allowed is one JSON object.")
+        return cls.from_dict(data)
+
+    def save(self, path: str | Path) -> Path:
+        """Write this record to `path` atomically and return the path."""
+        return atomic_write(path, self.to_json(indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a record that `save` wrote."""
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"{path} is not a file: give the path of a saved {cls.__name__}.")
+        return cls.from_json(path.read_text(encoding="utf-8"))
+
+    def summary(self) -> str:
+        """One stable line: the class and its short fields."""
+        parts = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is None or (isinstance(value, str | bool | int | float) and len(str(value)) <= 60):
+                parts.append(f"{field.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def to_text(self) -> str:
+        """What a shell prints."""
+        return self.summary()
+
+    def to_html(self) -> str:
+        """Self-contained, escaped HTML; by default the text, preformatted."""
+        return f'<pre style="line-height:1.35">{html.escape(self.to_text())}</pre>'
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        """Text, HTML and machine-readable JSON, so that an executed notebook can be read by a program."""
+        del include, exclude
+        name = type(self).__name__.lower()
+        return {
+            "text/plain": self.to_text(),
+            "text/html": self.to_html(),
+            f"application/vnd.geonb.{name}.v1+json": self.to_dict(),
+        }
+
+
+def atomic_write(path: str | Path, content: str | bytes) -> Path:
+    """Write `content` to a temporary file beside `path`, flush it to disk and rename: a reader sees all of it or none."""
+    path = Path(path)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        # mkstemp makes files private to the owner; a result is an ordinary file
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def table_html(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str = "") -> str:
+    """An HTML table of escaped cells, styled inline so that it reads the same wherever it is shown."""
+    cell = "padding:2px 10px;text-align:{};white-space:nowrap"
+    head = "".join(
+        f'<th style="{cell.format("left")};border-bottom:1px solid #8888">{html.escape(str(name))}</th>' for name in columns
+    )
+    body = []
+    for row in rows:
+        cells = []
+        for value in row:
+            side = "right" if isinstance(value, int | float) and not isinstance(value, bool) else "left"
+            text = f"{value:.4g}" if isinstance(value, float) else ("" if value is None else str(value))
+            cells.append(f'<td style="{cell.format(side)}">{html.escape(text)}</td>')
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    title = f'<caption style="text-align:left;font-weight:600;padding:4px 0">{html.escape(caption)}</caption>' if caption else ""
+    return (
+        '<table style="border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:90%">'
+        f"{title}<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    )

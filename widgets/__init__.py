@@ -1,0 +1,1 @@
+"""Every view of geonb, installed as geonb.widgets."""
