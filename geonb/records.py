@@ -121,7 +121,9 @@ class Record:
         missing = [
             name
             for name, field in known.items()
-            if name not in data and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            if name not in data
+            and field.default is dataclasses.MISSING
+            and field.default_factory is dataclasses.MISSING
         ]
         if missing:
             raise InputError(f"{cls.__name__} needs the field {missing[0]!r}, which is not there: add it.")
@@ -137,7 +139,9 @@ class Record:
         try:
             data = json.loads(text)
         except json.JSONDecodeError as error:
-            raise InputError(f"{cls.__name__} was given text that is not JSON (line {error.lineno}): {error.msg}.") from None
+            raise InputError(
+                f"{cls.__name__} was given text that is not JSON (line {error.lineno}): {error.msg}."
+            ) from None
         if not isinstance(data, dict):
             raise InputError(f"{cls.__name__} was given a JSON {type(data).__name__}; allowed is one JSON object.")
         return cls.from_dict(data)
@@ -211,7 +215,8 @@ def table_html(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, caption
     """An HTML table of escaped cells, styled inline so that it reads the same wherever it is shown."""
     cell = "padding:2px 10px;text-align:{};white-space:nowrap"
     head = "".join(
-        f'<th style="{cell.format("left")};border-bottom:1px solid #8888">{html.escape(str(name))}</th>' for name in columns
+        f'<th style="{cell.format("left")};border-bottom:1px solid #8888">{html.escape(str(name))}</th>'
+        for name in columns
     )
     body = []
     for row in rows:
@@ -221,7 +226,11 @@ def table_html(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, caption
             text = f"{value:.4g}" if isinstance(value, float) else ("" if value is None else str(value))
             cells.append(f'<td style="{cell.format(side)}">{html.escape(text)}</td>')
         body.append(f"<tr>{''.join(cells)}</tr>")
-    title = f'<caption style="text-align:left;font-weight:600;padding:4px 0">{html.escape(caption)}</caption>' if caption else ""
+    title = (
+        f'<caption style="text-align:left;font-weight:600;padding:4px 0">{html.escape(caption)}</caption>'
+        if caption
+        else ""
+    )
     return (
         '<table style="border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:90%">'
         f"{title}<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"

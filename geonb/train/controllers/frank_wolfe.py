@@ -1,0 +1,118 @@
+"""`frank-wolfe`: conditional gradient on the spectral ball of each trained factor (MATH.md section 4), the default.
+
+    m_t   = beta m_{t-1} + (1 - beta) g_t,  beta = 1 - 1/sqrt(T)
+    u_t   = polar(m_t)
+    eta_t = min(eta_ceiling, eta_sps, eta_weyl),  gamma_t = eta_t / R
+    X    <- (1 - gamma_t) X - gamma_t D u_t
+
+Every factor X lives in {||X||_2 <= D}. A convex combination of two points of the ball is in the ball, so there is
+nothing to clip, project or decay, and the step does not change when the loss is scaled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from geonb.adapters.factors import SAFE, OneSidedFactors, TwoSidedFactors
+from geonb.train.controllers.base import StepReport, TrainedMatrix
+from geonb.train.controllers.polar import polar_factor
+
+
+class FrankWolfe:
+    """Conditional gradient with averaged gradients; one instance moves all factors of a run.
+
+    `matrices` have one- or two-sided factors; `horizon` is T, the number of steps that the plan derived; `loss_floor`
+    is f* of the Polyak bound in nats (0 unless a bound was measured).
+    """
+
+    name = "frank-wolfe"
+
+    def __init__(self, matrices: tuple[TrainedMatrix, ...], *, horizon: int, loss_floor: float = 0.0) -> None:
+        for matrix in matrices:
+            if not isinstance(matrix.factors, OneSidedFactors | TwoSidedFactors):
+                raise TypeError(f"frank-wolfe moves points of a ball; {type(matrix.factors).__name__} has none")
+        self.matrices = matrices
+        self.horizon = horizon
+        self.loss_floor = loss_floor
+        self.beta = 1.0 - horizon**-0.5
+        self._updates = 0
+        self._moments = {name: torch.zeros_like(leaf) for name, leaf in self._leaves()}
+        self._polar: dict[str, Tensor] = {}
+
+    def _leaves(self):
+        for matrix in self.matrices:
+            for leaf, parameter in matrix.factors.trained().items():
+                yield f"{matrix.name}/{leaf}", parameter
+
+    def _radius(self, matrix: TrainedMatrix, leaf: str) -> float:
+        assert isinstance(matrix.factors, OneSidedFactors | TwoSidedFactors)
+        return matrix.factors.radius(leaf)
+
+    @torch.no_grad()
+    def step(self, loss: float, step: int) -> StepReport:
+        """Move every factor once; `step` counts from 0 and `loss` is the batch's mean in nats."""
+        self._updates += 1
+        correction = 1.0 - self.beta**self._updates
+        gap, square = 0.0, 0.0
+        for matrix in self.matrices:
+            for leaf, parameter in matrix.factors.trained().items():
+                name = f"{matrix.name}/{leaf}"
+                gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+                square += float(gradient.square().sum())
+                moment = self._moments[name].mul_(self.beta).add_(gradient, alpha=1.0 - self.beta)
+                self._polar[name] = polar_factor(moment)
+                vertex = parameter + self._radius(matrix, leaf) * self._polar[name]
+                gap += float((moment * vertex).sum()) / correction
+
+        left = max(0.0, 1.0 - step / self.horizon)
+        ceiling, polyak, weyl, taken = [], [], [], []
+        # the largest possible fraction of the ball by Polyak: the linear model reaches f* after this share of its gap
+        share = max(0.0, loss - self.loss_floor) / gap if gap > 0 else float("inf")
+        for matrix in self.matrices:
+            radius = matrix.budget * SAFE
+            ceiling.append(radius)
+            polyak.append(radius * share)
+            weyl.append(matrix.sigma_k * left / self.horizon**0.5)
+            taken.append(min(ceiling[-1], polyak[-1], weyl[-1]))
+            gamma = taken[-1] / radius
+            for leaf, parameter in matrix.factors.trained().items():
+                polar = self._polar[f"{matrix.name}/{leaf}"]
+                parameter.mul_(1.0 - gamma).add_(polar, alpha=-gamma * self._radius(matrix, leaf))
+        return StepReport(
+            eta_ceiling=tuple(ceiling),
+            eta_sps=tuple(polyak),
+            eta_weyl=tuple(weyl),
+            eta_step=tuple(taken),
+            gap=max(0.0, gap),
+            gradient_norm=square**0.5,
+        )
+
+    @torch.no_grad()
+    def direction(self) -> dict[str, Tensor]:
+        """-(X + D u): where a whole Frank-Wolfe step of the averaged gradient would lead from here."""
+        found = {}
+        for matrix in self.matrices:
+            for leaf, parameter in matrix.factors.trained().items():
+                name = f"{matrix.name}/{leaf}"
+                if name not in self._polar:
+                    self._polar[name] = polar_factor(self._moments[name])
+                found[name] = -(parameter + self._radius(matrix, leaf) * self._polar[name])
+        return found
+
+    def observe_validation(self, loss: float) -> None:
+        """Validation plays no part in this controller."""
+
+    def state(self) -> dict[str, Tensor]:
+        return {
+            **{f"moment/{name}": moment for name, moment in self._moments.items()},
+            "updates": torch.tensor(self._updates),
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self._updates = int(state["updates"])
+        for name, moment in self._moments.items():
+            moment.copy_(state[f"moment/{name}"])
+        self._polar.clear()

@@ -1,0 +1,56 @@
+"""The polar factor of a gradient: the linear minimiser over the spectral ball, up to its sign and radius."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# odd quintic iterations whose composition sends (1e-3, 1] towards 1 fastest (Polar Express, Amsel et al. 2025, eq. 9);
+# the last line is the Newton-Schulz step that converges cubically once every singular value is near 1
+_QUINTIC = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+    (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+    (1.875, -1.25, 0.375),
+    (1.875, -1.25, 0.375),
+    (1.875, -1.25, 0.375),
+)
+# a direction whose singular value is below this fraction of the largest is round-off, not gradient
+_DROPPED = 1e-7
+
+
+@torch.no_grad()
+def polar_factor(moment: Tensor) -> Tensor:
+    """U V^T of the thin SVD of `moment`, with ||result||_2 <= 1; the zero matrix gives zero (MATH.md section 4).
+
+    On a CPU through the eigenvectors of the smaller Gram matrix in float64 (3 ms at 640 x 150, error 1e-8 above
+    1e-7 of the largest singular value; directions below are dropped); on accelerators, where symmetric eigensolvers
+    are slow, through nine quintic matrix iterations in float32.
+
+    `moment`: (m, r) float32. Returns the same shape, float32.
+    """
+    scale = moment.abs().amax()
+    if not torch.isfinite(scale) or scale == 0:
+        return torch.zeros_like(moment)
+    tall = moment if moment.shape[0] >= moment.shape[1] else moment.mT
+    result = _by_gram(tall / scale) if moment.device.type == "cpu" else _by_iteration(tall / scale)
+    return (result if tall is moment else result.mT).to(moment.dtype).contiguous()
+
+
+def _by_gram(tall: Tensor) -> Tensor:
+    wide = tall.double()
+    values, vectors = torch.linalg.eigh(wide.mT @ wide)
+    kept = values > _DROPPED**2 * values[-1]
+    inverse = torch.where(kept, values, 1).rsqrt() * kept
+    return (wide @ (vectors * inverse)) @ vectors.mT
+
+
+def _by_iteration(tall: Tensor) -> Tensor:
+    current = tall / (torch.linalg.matrix_norm(tall) * 1.01)
+    for first, third, fifth in _QUINTIC:
+        gram = current.mT @ current
+        current = first * current + current @ (third * gram + fifth * (gram @ gram))
+    return current
