@@ -1,0 +1,116 @@
+"""Pretraining of the embedded model on one core: resumable, logged, with a stated time budget."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from geonb.assets.build.tokenizer import CONTEXT, VOCABULARY
+
+SEED = 20260721
+WINDOW, BATCH = 128, 16
+PEAK_RATE, WEIGHT_DECAY = 3e-3, 0.05
+
+
+def new_model():
+    """The architecture: a Llama of 3.28 million parameters with grouped-query attention and tied embeddings."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        intermediate_size=640,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=None,
+        initializer_range=0.02,
+    )
+    torch.manual_seed(SEED)
+    return LlamaForCausalLM(config)
+
+
+def token_stream(folder: Path, tokenizer_folder: Path) -> np.ndarray:
+    """The training corpus as one array of token ids, cached beside the corpus."""
+    cached = folder / "train.npy"
+    if cached.is_file():
+        return np.load(cached)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    documents = (folder / "train.txt").read_text().split("\n\n")
+    pieces = []
+    for start in range(0, len(documents), 64):
+        for ids in tokenizer(documents[start : start + 64], add_special_tokens=False, verbose=False)["input_ids"]:
+            pieces.append(np.array([*ids, tokenizer.eos_token_id], dtype=np.int16))
+    stream = np.concatenate(pieces)
+    np.save(cached, stream)
+    return stream
+
+
+def pretrain(folder: Path, tokenizer_folder: Path, *, minutes: float, log_every: int = 50) -> Path:
+    """Train for `minutes` of process time, going on from the checkpoint in `folder` if one is there.
+
+    The rate is warmed up over 100 steps, held, and falls to zero over the last quarter of the time budget; the schedule
+    is a function of the time used so far, which the checkpoint carries.
+    """
+    stream = token_stream(folder, tokenizer_folder)
+    model = new_model()
+    decayed = [p for p in model.parameters() if p.ndim == 2]
+    plain = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}],
+        lr=PEAK_RATE,
+        betas=(0.9, 0.95),
+    )
+    path, step, used = folder / "pretrain.pt", 0, 0.0
+    if path.is_file():
+        saved = torch.load(path, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        step, used = saved["step"], saved["used"]
+    budget, begun, last_saved = minutes * 60, time.process_time(), time.monotonic()
+    model.train()
+    while True:
+        elapsed = used + time.process_time() - begun
+        if elapsed >= budget:
+            break
+        share = elapsed / budget
+        rate = PEAK_RATE * min(1.0, (step + 1) / 100) * (1.0 if share < 0.75 else max(0.0, (1 - share) / 0.25))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        starts = np.random.default_rng((SEED, step)).integers(0, len(stream) - WINDOW - 1, BATCH)
+        rows = np.stack([stream[start : start + WINDOW + 1] for start in starts]).astype(np.int64)
+        tokens = torch.from_numpy(rows)
+        logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        if not math.isfinite(loss.item()):
+            raise RuntimeError(f"the loss of pretraining step {step} is {loss.item()}")
+        if step % log_every == 0:
+            with (folder / "pretrain.jsonl").open("a") as log:
+                log.write(json.dumps({"step": step, "seconds": round(elapsed, 1), "loss": loss.item(), "rate": rate}) + "\n")
+        if time.monotonic() - last_saved > 120:
+            _save(path, model, optimizer, step, used + time.process_time() - begun)
+            last_saved = time.monotonic()
+    _save(path, model, optimizer, step, used + time.process_time() - begun)
+    return path
+
+
+def _save(path: Path, model, optimizer, step: int, used: float) -> None:
+    part = path.with_suffix(".part")
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "used": used}, part)
+    part.replace(path)

@@ -1,0 +1,193 @@
+"""From a plan to everything that a run holds: model, examples, adapters, controller, retention text and probes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from geonb.adapters.bounded import BoundedAdapter, inject
+from geonb.adapters.peft_files import save_adapter
+from geonb.data.batches import batch_at
+from geonb.data.example import Example
+from geonb.errors import InputError
+from geonb.geometry.bases import full_basis, random_basis, tail_basis, top_basis
+from geonb.models.checkpoint import Checkpoint
+from geonb.models.runtime import TorchRuntime
+from geonb.plan.inputs import load_inputs
+from geonb.plan.plan import Plan, TargetPlan
+from geonb.records import atomic_write
+from geonb.train.controllers.base import Controller, TrainedMatrix
+from geonb.train.controllers.registry import make_controller, make_factors
+from geonb.train.objective import Evaluation, evaluate
+
+# probes continue this many prompts; sixteen keep an evaluation below a second on the embedded model (convention)
+N_PROBES = 16
+
+
+@dataclass(slots=True)
+class Equipment:
+    """What a run works with; built once by `equip`, never changed except through the factors."""
+
+    plan: Plan
+    checkpoint: Checkpoint
+    runtime: TorchRuntime
+    training: Sequence[Example]
+    evaluation: Sequence[Example]
+    retention: Sequence[Example]
+    prompts: list[tuple[int, ...]]
+    adapters: dict[str, BoundedAdapter]
+    matrices: tuple[TrainedMatrix, ...]
+    controller: Controller
+    pad: int
+
+    @property
+    def model(self) -> nn.Module:
+        return self.runtime.model
+
+    @property
+    def device(self) -> torch.device:
+        return self.runtime.device
+
+    def batch(self, step: int) -> list[int]:
+        """The rows of the training set that step number `step` (from 0) uses."""
+        return [
+            int(row)
+            for row in batch_at(
+                step, n_train=len(self.training), batch_size=int(self.plan.batch["size"]), seed=self.plan.seed
+            )
+        ]
+
+    def counted_tokens(self, row: int) -> int:
+        """How many tokens of one training example the loss counts."""
+        return sum(self.training[row].loss_mask)
+
+    def evaluate_retention(self) -> Evaluation | None:
+        """Loss on held-out base text, or None where the run has none."""
+        if not self.retention:
+            return None
+        return evaluate(self.model, self.retention, pad=self.pad, device=self.device)
+
+    def save(self, folder: Path, products: Mapping[str, tuple[Tensor, Tensor]]) -> Path:
+        """Write `products` as a PEFT adapter of this run's base model, with its provenance in the header."""
+        plan = self.plan
+        transposed = any(type(adapter.base).__name__ == "Conv1D" for adapter in self.adapters.values())
+        return save_adapter(
+            folder,
+            products,
+            base=plan.model["source"],
+            transposed=transposed,
+            notes={
+                "model_digest": plan.model["digest"],
+                "data_digest": plan.data["digest"],
+                "seed": str(plan.seed),
+                "plan_digest": hashlib.sha256(plan.to_json().encode()).hexdigest(),
+                "controller": plan.controller["name"],
+            },
+        )
+
+
+def input_basis(target: TargetPlan, weight: Tensor, seed: int) -> np.ndarray | None:
+    """The rows A, (rank, in), that the plan's basis names, in float64; None where the factors need none."""
+    matrix = weight.double().numpy()
+    own_seed = int.from_bytes(hashlib.sha256(f"{seed}:{target.name}".encode()).digest()[:8], "big")
+    match target.basis:
+        case "tail":
+            return tail_basis(matrix, target.rank, seed=own_seed)
+        case "top":
+            return top_basis(matrix, target.rank)
+        case "full":
+            return full_basis(matrix.shape[1])
+        case "random":
+            return random_basis(matrix.shape[1], target.rank, seed=own_seed)
+    raise InputError(f"the plan names the basis {target.basis!r}; allowed are tail, top, full, gradient and random.")
+
+
+def _bases(plan: Plan, checkpoint: Checkpoint, path: Path | None, gradient) -> dict[str, Tensor]:
+    """Every target's basis, read back from `path` when a resumed run left it there (the same bytes, and no work)."""
+    from safetensors.torch import load_file, save
+
+    if path is not None and path.is_file():
+        return load_file(path)
+    refs = {ref.name: ref for ref in checkpoint.refs}
+    found = {}
+    for target in plan.chosen():
+        if target.basis == "gradient":
+            basis = gradient(target)
+        else:
+            basis = input_basis(target, checkpoint.read(refs[target.name]), plan.seed)
+        found[target.name] = torch.from_numpy(np.ascontiguousarray(basis, dtype=np.float32))
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, save(found))
+    return found
+
+
+def equip(plan: Plan, *, device: str = "auto", bases_path: Path | None = None) -> Equipment:
+    """Load what `plan` names, check that it is still the same bytes, and put zero adapters into the model."""
+    inputs = load_inputs(plan)
+    checkpoint = inputs.checkpoint
+    if checkpoint.digest != plan.model["digest"]:
+        raise InputError(f"the weights of {plan.model['source']} changed since the plan was made: make a new plan.")
+    if inputs.data_digest != plan.data["digest"]:
+        raise InputError(f"the data {plan.data['path']} changed since the plan was made: make a new plan.")
+    runtime = TorchRuntime.load(checkpoint, device=device)
+    pad = runtime.tokenizer.pad_token_id
+    pad = pad if pad is not None else (runtime.tokenizer.eos_token_id or 0)
+
+    def gradient(target: TargetPlan) -> np.ndarray:
+        from geonb.plan.calibrate import gradient_basis
+
+        return gradient_basis(runtime, inputs.training, target, seed=plan.seed)
+
+    bases = _bases(plan, checkpoint, bases_path, gradient)
+    factors, matrices = {}, []
+    for target in plan.chosen():
+        made = make_factors(
+            plan.controller["name"],
+            basis=bases[target.name].to(runtime.device),
+            in_features=target.shape[1],
+            out_features=target.shape[0],
+            rank=target.rank,
+            budget=target.budget,
+            sides=plan.controller.get("sides", "one"),
+            seed=plan.seed,
+        ).to(runtime.device)
+        factors[target.module] = made
+        matrices.append(
+            TrainedMatrix(
+                name=target.name,
+                factors=made,
+                budget=target.budget,
+                sigma_k=target.sigma_k,
+                sigma_max=target.sigma_max,
+                gap_boundary=target.gap_boundary,
+            )
+        )
+    adapters = inject(runtime.model, factors)
+    batch_size = int(plan.batch["size"])
+    controller = make_controller(
+        plan.controller["name"],
+        tuple(matrices),
+        horizon=int(plan.horizon["steps"]),
+        batches_per_epoch=-(-len(inputs.training) // batch_size),
+    )
+    prompts = [example.prompt_ids for example in (inputs.retention or inputs.evaluation)[:N_PROBES]]
+    return Equipment(
+        plan=plan,
+        checkpoint=checkpoint,
+        runtime=runtime,
+        training=inputs.training,
+        evaluation=inputs.evaluation,
+        retention=inputs.retention,
+        prompts=prompts,
+        adapters=adapters,
+        matrices=tuple(matrices),
+        controller=controller,
+        pad=pad,
+    )
