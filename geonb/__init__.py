@@ -16,7 +16,7 @@ _NAMES = {
     "build_plan": "plan.build",
     "singular_values": "geometry.singular_values",
     "spectrum": "geometry.singular_values",
-    "train": "train.loop",
+    "run_training": "train.execute",
 }
 
 __getattr__, __dir__, __all__ = _lazy.attach(__name__, _NAMES)

@@ -52,7 +52,9 @@ def spectrum(weight: Any, *, backend: str | None = None, tier: str = "auto", nam
         raise InputError(f"{name} has the shape {shape}; a spectrum needs two dimensions that are not empty.")
     largest = engine.largest_magnitude(matrix)
     if not math.isfinite(largest):
-        raise InputError(f"{name} holds NaN or infinite values; a spectrum needs finite weights: check how it was saved.")
+        raise InputError(
+            f"{name} holds NaN or infinite values; a spectrum needs finite weights: check how it was saved."
+        )
     if tier not in ("auto", *TIERS):
         raise InputError(f"the tier {tier!r} is not known; allowed are auto, {', '.join(TIERS)}.")
     dtype = engine.dtype_name(matrix)

@@ -1,0 +1,73 @@
+"""PyTorch on CPU, CUDA or MPS; decompositions of what MPS cannot do in float64 happen on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geonb.backends.protocol import Backend
+
+_DROPPED = 1e-7
+
+
+class TorchBackend(Backend):
+    """Tensors stay on their device for the Gram matrix and come to the CPU for LAPACK where that is the sound place."""
+
+    name = "torch"
+
+    def asarray(self, array: Any) -> Tensor:
+        found = array.detach() if isinstance(array, Tensor) else torch.as_tensor(np.asarray(array))
+        return found if found.is_floating_point() else found.double()
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        return array.detach().to("cpu", torch.float64).numpy().copy()
+
+    def dtype_name(self, array: Any) -> str:
+        return str(array.dtype).removeprefix("torch.")
+
+    def largest_magnitude(self, array: Any) -> float:
+        return float(array.abs().amax())
+
+    @torch.no_grad()
+    def gram(self, matrix: Any, exponent: int, *, fast: bool, chunk: int) -> np.ndarray:
+        wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
+        size, length = wide.shape
+        # Metal has no float64: its chunks are summed on the CPU
+        home = "cpu" if wide.device.type == "mps" else wide.device
+        dtype = torch.float32 if fast or wide.device.type == "mps" else torch.float64
+        total = torch.zeros((size, size), dtype=torch.float64, device=home)
+        scale = 2.0**exponent
+        for start in range(0, length, chunk):
+            part = wide[:, start : start + chunk].to(dtype) * scale
+            total += (part @ part.mT).to(home, torch.float64)
+        return total.cpu().numpy()
+
+    def eigvalsh(self, gram: np.ndarray) -> np.ndarray:
+        return torch.linalg.eigvalsh(torch.from_numpy(gram)).numpy()
+
+    @torch.no_grad()
+    def svdvals(self, matrix: Any, exponent: int) -> np.ndarray:
+        tall = matrix.to("cpu", torch.float64) * 2.0**exponent
+        tall = tall if tall.shape[0] >= tall.shape[1] else tall.mT.contiguous()
+        return torch.linalg.svdvals(tall).numpy()
+
+    @torch.no_grad()
+    def svd(self, matrix: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        parts = torch.linalg.svd(matrix.to("cpu", torch.float64), full_matrices=False)
+        return parts[0].numpy(), parts[1].numpy(), parts[2].numpy()
+
+    @torch.no_grad()
+    def polar(self, matrix: Any) -> Tensor:
+        left, values, right = torch.linalg.svd(matrix.to("cpu", torch.float64), full_matrices=False)
+        kept = (values > _DROPPED * values[0]) & (values > 0)
+        return ((left * kept) @ right).to(matrix.device, matrix.dtype)
+
+    def matmul(self, first: Any, second: Any) -> Tensor:
+        return first @ second
+
+    def synchronize(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()

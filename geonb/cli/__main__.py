@@ -1,0 +1,5 @@
+"""`python -m geonb.cli`."""
+
+from geonb.cli.app import main
+
+main()

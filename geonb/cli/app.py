@@ -1,0 +1,88 @@
+"""The one command surface: `geonb` in a shell and `%geonb` in a notebook are the same typer application."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from geonb.cli import demo as demo_group
+from geonb.cli import model as model_group
+from geonb.cli import plan as plan_group
+from geonb.cli import train as train_group
+from geonb.errors import GeonbError
+
+app = typer.Typer(
+    name="geonb",
+    help="See a model's geometry, train an adapter with nothing to tune, verify it.\n\n"
+    "Start with `geonb demo`; then `geonb model info MODEL`, `geonb plan -m MODEL -d FILE`, "
+    "`geonb train run -m MODEL -d FILE -o RUN`. MODEL is a Hugging Face folder, a hub id, or `embedded`.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(model_group.app, name="model")
+app.add_typer(train_group.app, name="train")
+app.command(name="plan")(plan_group.plan)
+app.command(name="demo")(demo_group.demo)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+    if version:
+        from geonb._version import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit()
+
+
+def run_command(arguments: Sequence[str]) -> tuple[int, Any]:
+    """Run one command line: `(exit code, the record it returned)`. Raises `GeonbError` for what a person can mend."""
+    import click
+
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(args=list(arguments), prog_name="geonb", standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        return leave.exit_code, None
+    except click.exceptions.NoArgsIsHelpError as help_wanted:
+        typer.echo(help_wanted.format_message())
+        return 0, None
+    if isinstance(result, int) and not isinstance(result, bool):
+        return result, None
+    return 0, result
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The `geonb` program: exit 0 done, 1 a check or gate failed, 2 the input was wrong."""
+    import click
+
+    from geonb.cli.output import exit_code_of
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code, record = run_command(given)
+    except click.exceptions.UsageError as error:
+        hint = f" Try `{error.ctx.command_path} --help`." if error.ctx else ""
+        _fail(error.format_message() + hint, 2)
+    except click.exceptions.Abort:
+        _fail("stopped.", 130)
+    except GeonbError as error:
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        _fail(
+            f"{error.filename or 'a file'}: {error.strerror or error}; check the path, its rights and the free space.",
+            2,
+        )
+    except KeyboardInterrupt:
+        _fail("stopped.", 130)
+    else:
+        raise SystemExit(code or exit_code_of(record))
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"geonb: {message}\n")
+    raise SystemExit(code)

@@ -1,0 +1,54 @@
+"""Progress bars at the edge of the program: the library yields, this shows."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from geonb.train.events import EvalEvent, Event, StepEvent, StopEvent
+
+
+class TrainingBar:
+    """A sink that shows a run on stderr: step, loss, the binding bound, the last validation loss."""
+
+    def __init__(self, horizon: int, *, enabled: bool = True) -> None:
+        from tqdm import tqdm
+
+        self._bar: Any = tqdm(
+            total=horizon, desc="train", unit="step", file=sys.stderr, disable=not enabled, dynamic_ncols=True
+        )
+        self._validation = ""
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, EvalEvent):
+            self._validation = f" val {event.loss:.3f}"
+            if self._bar.disable:
+                return
+            self._bar.set_postfix_str(self._validation.strip(), refresh=True)
+        elif isinstance(event, StepEvent):
+            self._bar.n = event.step
+            self._bar.set_postfix_str(f"loss {event.loss:.3f} {event.binding}{self._validation}", refresh=False)
+            self._bar.update(0)
+        elif isinstance(event, StopEvent):
+            self._bar.refresh()
+            self._bar.close()
+
+
+class GeometryBar:
+    """Progress of a scan over a checkpoint's matrices: call it with (done, total, name)."""
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self._enabled, self._bar = enabled, None
+
+    def __call__(self, done: int, total: int, name: str) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(
+                total=total, desc="spectra", unit="matrix", file=sys.stderr, disable=not self._enabled, leave=False
+            )
+        self._bar.n = done
+        self._bar.set_postfix_str(name[-40:], refresh=False)
+        self._bar.update(0)
+        if done >= total:
+            self._bar.close()
