@@ -102,7 +102,9 @@ def pretrain(folder: Path, tokenizer_folder: Path, *, minutes: float, log_every:
             raise RuntimeError(f"the loss of pretraining step {step} is {loss.item()}")
         if step % log_every == 0:
             with (folder / "pretrain.jsonl").open("a") as log:
-                log.write(json.dumps({"step": step, "seconds": round(elapsed, 1), "loss": loss.item(), "rate": rate}) + "\n")
+                log.write(
+                    json.dumps({"step": step, "seconds": round(elapsed, 1), "loss": loss.item(), "rate": rate}) + "\n"
+                )
         if time.monotonic() - last_saved > 120:
             _save(path, model, optimizer, step, used + time.process_time() - begun)
             last_saved = time.monotonic()

@@ -93,7 +93,16 @@ def plain_text(page: str) -> str:
     parser.feed(page)
     parser.close()
     text = "\n".join(parser.lines)
-    for fancy, plain in (("“", '"'), ("”", '"'), ("‘", "'"), ("’", "'"), ("—", "--"), ("–", "-"), ("…", "..."), ("¶", "")):
+    for fancy, plain in (
+        ("“", '"'),
+        ("”", '"'),
+        ("‘", "'"),
+        ("’", "'"),
+        ("—", "--"),
+        ("–", "-"),
+        ("…", "..."),
+        ("¶", ""),
+    ):
         text = text.replace(fancy, plain)
     return re.sub(r"[^\x09\x0a\x20-\x7e]", "", text)
 
