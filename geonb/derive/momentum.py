@@ -38,7 +38,7 @@ def derive(context: DerivationContext) -> Derivation:
             "Theory gives the exponent and the unit constant is a convention; without averaging, the noise of single "
             "batches cancelled most of the step in our runs."
             if averaging
-            else "The retraction keeps the factors orthogonal, which takes the place that momentum had in the specification."
+            else "The retraction keeps the factors orthogonal, which stands where momentum stood in the specification."
         ),
         documented_formula="orthogonality constraint on the factors, no betas",
         documented_evidence="conjectural",

@@ -71,7 +71,7 @@ def derive(context: DerivationContext) -> Derivation:
         applied=True,
         because=(
             "tail_dims is at least one for every matrix with two or more singular values, so the documented test "
-            "refuses nothing; what decides is that a matrix is a linear map inside a block. The table ranks them by budget."
+            "refuses nothing; what decides is being a linear map inside a block. The table ranks them by budget."
         ),
         documented_formula="tail_dims > 0",
         documented_evidence="disproven",

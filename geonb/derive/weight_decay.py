@@ -17,7 +17,7 @@ def compute(
     budget: Mapping[str, float],
     horizon: int,
 ) -> Outcome:
-    """gamma_0 = min(1, sigma_k / (R sqrt(T))), by which the first step shrinks a factor; documented: sigma_k / sigma_max.
+    """gamma_0 = min(1, sigma_k / (R sqrt(T))), the first step's shrinkage of a factor; documented: sigma_k / sigma_max.
 
     `scaled-gd` uses the documented ratio, decoupled; the Cayley-Stiefel controllers decay nothing.
 
