@@ -10,7 +10,7 @@ from geonb._version import __version__ as __version__
 
 _NAMES = {
     "Checkpoint": "models.checkpoint",
-    "MatrixGeometry": "models.matrix_geometry",
+    "MatrixGeometry": "models.geometry",
     "Plan": "plan.plan",
     "Spectrum": "geometry.spectrum",
     "build_plan": "plan.build",

@@ -103,6 +103,12 @@ class Record:
     Point(x=1.5)
     """
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        # @dataclass writes __repr__, __eq__ and __hash__ of its own into every class that does not have them; a record
+        # shows itself by its summary, and compares by its content, arrays included
+        for name in ("__repr__", "__eq__", "__hash__"):
+            setattr(cls, name, getattr(Record, name))
+
     def to_dict(self) -> dict[str, Any]:
         """This record as plain JSON data, fields in the order of their definition."""
         return {field.name: encode(getattr(self, field.name)) for field in dataclasses.fields(self)}
@@ -177,6 +183,12 @@ class Record:
 
     def __repr__(self) -> str:
         return self.summary()
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.to_dict() == self.to_dict()  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
 
     def __str__(self) -> str:
         return self.to_text()

@@ -6,16 +6,16 @@ from geonb import _lazy
 
 _NAMES = {
     "DataRecord": "records",
-    "Dataset": "tokenise",
+    "Dataset": "dataset",
     "Example": "example",
     "Split": "split",
     "batch_at": "batches",
     "collate": "collate",
-    "data_digest": "digests",
-    "derive_seed": "digests",
+    "data_digest": "seeds",
+    "derive_seed": "seeds",
     "read_records": "records",
     "split": "split",
-    "tokenise": "tokenise",
+    "tokenise": "dataset",
 }
 
 __getattr__, __dir__, __all__ = _lazy.attach(__name__, _NAMES)

@@ -23,20 +23,33 @@ _PAIRED_SPREAD = 0.15
 class Split:
     """Row numbers of the two parts, how they came about, and what the evaluation can resolve."""
 
-    training: tuple[int, ...]
-    evaluation: tuple[int, ...]
+    train: tuple[int, ...]
+    eval: tuple[int, ...]
     method: str
     resolves: float  # expected half-width (95 %) of a paired loss difference, nats per token
     because: str
 
 
-def split(examples: Sequence[Example], *, seed: int) -> Split:
+def split(examples: Sequence[Example], *, seed: int, eval_examples: Sequence[Example] | None = None) -> Split:
     """Choose the evaluation examples by a seeded order of their content digests; equal contents stay on one side.
 
     At least 32 and at most 20 % of the examples; between these, as many as bring the expected half-width of a paired
     loss difference to 0.01 nats. Raises `InputError` with fewer than 160 examples, where 32 would exceed 20 %.
     """
     total = len(examples)
+    if eval_examples is not None:
+        if len(eval_examples) < 2:
+            raise InputError(
+                f"the evaluation file has {len(eval_examples)} examples; it needs at least two: give more."
+            )
+        return Split(
+            train=tuple(range(total)),
+            eval=(),
+            method="given evaluation file",
+            resolves=resolution(len(eval_examples)),
+            because=f"{len(eval_examples)} given examples resolve a paired difference to about "
+            f"{resolution(len(eval_examples)):.3f} nats",
+        )
     most = math.floor(MOST_SHARE * total)
     if most < LEAST:
         raise InputError(
@@ -66,8 +79,8 @@ def split(examples: Sequence[Example], *, seed: int) -> Split:
     half = resolution(len(evaluation))
     reason = "the whole allowance of 20 %" if count == most else "enough for the minimum effect"
     return Split(
-        training=training,
-        evaluation=evaluation,
+        train=training,
+        eval=evaluation,
         method="by content digest, seeded",
         resolves=half,
         because=f"{len(evaluation)} of {total} examples ({reason}); a paired difference is resolved to about {half:.3f} nats",

@@ -199,7 +199,7 @@ class Training:
             eta_weyl=bounds[2],
             eta_step=bounds[3],
             binding=binding,
-            unit=getattr(report, "unit", "spectral norm of the weight change"),
+            unit=report.unit if report is not None else "none",
             gap=report.gap if report is not None else None,
             gradient_norm=report.gradient_norm if report is not None else None,
             noise_scale=noise.noise_scale,

@@ -34,6 +34,7 @@ class StepReport:
     eta_step: tuple[float, ...]
     gap: float | None  # stationarity measure: duality gap, or the Riemannian gradient norm
     gradient_norm: float
+    unit: str = "spectral norm of the weight change"
 
     def binding(self) -> tuple[str, ...]:
         """The name of the smallest bound of each matrix; where two are equal the first of ceiling, sps, weyl."""

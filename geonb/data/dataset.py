@@ -25,7 +25,7 @@ class Dataset:
     n_dropped: int
     n_tokens: int
     n_counted: int
-    template: str
+    template_source: str
 
 
 def tokenise(
@@ -83,7 +83,7 @@ def tokenise(
         n_dropped=n_dropped,
         n_tokens=sum(len(example.input_ids) for example in examples),
         n_counted=sum(sum(example.loss_mask) for example in examples),
-        template=template_source(tokenizer) if uses_chat else "none (text records)",
+        template_source=template_source(tokenizer) if uses_chat else "none (text records)",
     )
 
 
