@@ -21,7 +21,7 @@ def derived_now(
 ) -> dict[str, Any]:
     """Fixed before the first step."""
     return {
-        "seed": seed,
+        "seed": str(seed),
         "output": output,
         "sequence length": sequence_length,
         "evaluation split": split,

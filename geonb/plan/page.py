@@ -26,17 +26,20 @@ max-width:1100px;box-sizing:border-box;overflow-wrap:anywhere}
 .geonb-plan .tile{background:var(--panel);border-radius:8px;padding:10px 12px}
 .geonb-plan .tile b{display:block;font-size:19px;font-variant-numeric:tabular-nums}
 .geonb-plan .tile span{color:var(--soft);font-size:12px}
-.geonb-plan .buckets{display:grid;grid-template-columns:repeat(auto-fit,minmax(260px,1fr));gap:12px}
+.geonb-plan .buckets{display:grid;grid-template-columns:repeat(auto-fit,minmax(310px,1fr));gap:12px}
 .geonb-plan .bucket{border:1px solid var(--line);border-radius:8px;padding:10px 14px}
-.geonb-plan dl{margin:6px 0 0;font-size:13px}.geonb-plan dt{font-weight:600}
-.geonb-plan dd{margin:0 0 6px;color:var(--soft)}
+.geonb-plan dl{margin:8px 0 0;font-size:13px;display:grid;grid-template-columns:minmax(84px,auto) 1fr;
+gap:5px 12px}
+.geonb-plan dt{font-weight:600;overflow-wrap:normal}.geonb-plan dd{margin:0;color:var(--soft)}
 .geonb-plan table{border-collapse:collapse;width:100%;font-size:13px;background:none;color:inherit}
 .geonb-plan th,.geonb-plan td{text-align:left;vertical-align:top;padding:6px 10px 6px 0;
 border-bottom:1px solid var(--line);white-space:normal;background:none}
 .geonb-plan th{color:var(--soft);font-weight:600}
 .geonb-plan td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .geonb-plan .why{color:var(--soft);font-size:12.5px}
-.geonb-plan .chip{display:inline-block;font-size:11px;border:1px solid currentColor;border-radius:9px;padding:0 7px}
+.geonb-plan td.key{overflow-wrap:normal;min-width:84px}
+.geonb-plan .chip{display:inline-block;white-space:nowrap;margin-top:3px;
+font-size:11px;border:1px solid currentColor;border-radius:9px;padding:0 7px}
 .geonb-plan .proven,.geonb-plan .validated{color:var(--good)}.geonb-plan .disproven{color:var(--bad)}
 .geonb-plan .empirical,.geonb-plan .conjectural{color:var(--doubt)}.geonb-plan .convention{color:var(--soft)}
 .geonb-plan code{font:12px ui-monospace,SFMono-Regular,Menlo,monospace;background:none;color:inherit}
@@ -113,14 +116,14 @@ def _fifteen(derivations: Iterable[Derivation]) -> str:
             f"<br>{_safe(name)}: {_safe(shown(item))}" for name, item in derivation.beside.items() if item is not None
         )
         rows.append(
-            f'<tr><td class="n">{derivation.number}</td><td>{_safe(derivation.replaces)}</td>'
-            f"<td><b>{_safe(value)}</b><br><code>{_safe(derivation.formula)}</code></td>"
+            f'<tr><td class="n">{derivation.number}</td><td class="key">{_safe(derivation.replaces)}</td>'
+            f"<td><b>{_safe(value)}</b><br><code>{_safe(derivation.formula)}</code><br>{_chip(derivation.evidence)}</td>"
             f"<td>{documented}<code>{_safe(derivation.documented_formula)}</code><br>"
             f"{_chip(derivation.documented_evidence)}</td>"
-            f'<td>{_chip(derivation.evidence)}</td><td class="why">{_safe(derivation.because)}{beside}<br>'
+            f'<td class="why">{_safe(derivation.because)}{beside}<br>'
             f"<i>{_safe(derivation.source)}</i></td></tr>"
         )
-    head = "".join(f"<th>{name}</th>" for name in ("", "replaces", "here", "documented", "evidence", "because"))
+    head = "".join(f"<th>{name}</th>" for name in ("", "replaces", "here", "documented", "because"))
     return (
         "<h3>The fifteen hyperparameters</h3>"
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
@@ -129,7 +132,7 @@ def _fifteen(derivations: Iterable[Derivation]) -> str:
 
 def _targets(plan: Plan) -> str:
     chosen = plan.chosen()
-    largest = max((target.sigma_max for target in plan.targets), default=0.0) or 1.0
+    largest = max((target.sigma_max for target in chosen), default=0.0) or 1.0
     rows = "".join(
         f"<tr><td><code>{_safe(target.name)}</code></td>"
         f'<td class="n">{target.shape[0]} × {target.shape[1]}</td><td class="n">{target.rank:,}</td>'
