@@ -45,4 +45,5 @@ def derive(context: DerivationContext) -> Derivation:
         ),
         documented_formula="max(sigma_k^2, sqrt(eps) sigma_max^2) per layer",
         documented_evidence="disproven",
+        beside={"customary": "1e-8"},
     )

@@ -30,7 +30,7 @@ def derive(context: DerivationContext) -> Derivation:
         "n_train": context.n_train,
         "fallback": FALLBACK,
     }
-    beside = {}
+    beside: dict[str, object] = {"customary": "as many as fit"}
     if measured is not None:
         beside["calibration"] = measured.because
         if measured.noise_scale_interval is not None:

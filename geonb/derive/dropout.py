@@ -45,4 +45,5 @@ def derive(context: DerivationContext) -> Derivation:
         ),
         documented_formula="(1 - erank/q) (r/q) per layer",
         documented_evidence="disproven",
+        beside={"customary": "0.1"},
     )

@@ -27,7 +27,7 @@ def compute(*, controller: str, n_eval: int, confidence: float) -> Outcome:
 def derive(context: DerivationContext) -> Derivation:
     """Derivation 9 for this plan."""
     inputs = {"controller": context.controller, "n_eval": context.n_eval, "confidence": 0.95}
-    beside: dict[str, object] = {"conditions": CONDITIONS}
+    beside: dict[str, object] = {"customary": "patience of a few evaluations", "conditions": CONDITIONS}
     if context.resolves is not None:
         beside["what the evaluation split can tell apart (nats)"] = context.resolves
     return make(

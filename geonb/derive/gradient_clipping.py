@@ -34,4 +34,5 @@ def derive(context: DerivationContext) -> Derivation:
         ),
         documented_formula="removed",
         documented_evidence="empirical",
+        beside={"customary": "norm 1.0"},
     )

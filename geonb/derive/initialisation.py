@@ -46,4 +46,5 @@ def derive(context: DerivationContext) -> Derivation:
         ),
         documented_formula="||A||_2 = ||B||_2 = sqrt(sigma_k), meant as ||BA||_2 = sigma_k",
         documented_evidence="disproven",
+        beside={"customary": "random A, B = 0"},
     )

@@ -56,6 +56,7 @@ def ceilings(context: DerivationContext) -> dict[str, Any]:
     shapes = {matrix.name: matrix.shape for matrix in chosen}
     gradient = context.calibration.gradient_ranks if context.calibration is not None else {}
     rules: dict[str, dict[str, int] | None] = {
+        "customary 8": {m.name: min(8, m.tail_dims) for m in chosen},
         "knee": {m.name: max(1, min(m.tail_dims, m.knee_rank * m.tail_dims // m.full_rank)) for m in chosen},
         "noise edge": {m.name: max(1, min(m.tail_dims, m.full_rank - m.noise_rank)) for m in chosen},
         "data": {m.name: max(1, min(m.tail_dims, context.n_train)) for m in chosen},

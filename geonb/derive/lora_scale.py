@@ -47,5 +47,8 @@ def derive(context: DerivationContext) -> Derivation:
         ),
         documented_formula="sigma_k / ||BA||_2; shown at ||BA||_2 = R",
         documented_evidence="proven",
-        beside={"as a predictor of behaviour": "disproven: the ratio ||BA||_2 / sigma_k bounds spectra, not quality"},
+        beside={
+            "customary": "alpha = 2r, a scale of 2 whatever the matrix",
+            "as a predictor of behaviour": "disproven: the ratio ||BA||_2 / sigma_k bounds spectra, not quality",
+        },
     )

@@ -42,4 +42,5 @@ def derive(context: DerivationContext) -> Derivation:
         ),
         documented_formula="orthogonality constraint on the factors, no betas",
         documented_evidence="conjectural",
+        beside={"customary": "betas 0.9 and 0.999"},
     )

@@ -40,4 +40,5 @@ def derive(context: DerivationContext) -> Derivation:
         ),
         documented_formula="sigma_max(x) / sigma_max(f(x)) per block, median over calibration examples",
         documented_evidence="conjectural",
+        beside={"customary": "1"},
     )

@@ -38,4 +38,5 @@ def derive(context: DerivationContext) -> Derivation:
         ),
         documented_formula="removed (optional)",
         documented_evidence="empirical",
+        beside={"customary": "cosine to zero"},
     )

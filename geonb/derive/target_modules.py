@@ -75,4 +75,5 @@ def derive(context: DerivationContext) -> Derivation:
         ),
         documented_formula="tail_dims > 0",
         documented_evidence="disproven",
+        beside={"customary": "q and v projections"},
     )

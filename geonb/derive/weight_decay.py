@@ -64,4 +64,5 @@ def derive(context: DerivationContext) -> Derivation:
         ),
         documented_formula="sigma_k / sigma_max per layer",
         documented_evidence="conjectural",
+        beside={"customary": "0.01 for every parameter"},
     )

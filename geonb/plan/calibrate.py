@@ -34,10 +34,9 @@ def calibrate(
 ) -> Calibration:
     """Noise scale, signal to noise, residual gains and split-half gradient ranks from up to `n_examples` examples.
 
-    `bases(target)` gives A, (rank, in), for one target, or None for all input directions. Two passes
-    over the examples: the first sums gradients and
-    keeps their square norms, the second takes each one's inner product with the sum, which is all that the debiased
-    estimate and its jackknife need. Every float is rounded to three significant digits.
+    `bases(target)` gives A, (rank, in), for one target, or None for all input directions. Two passes over the examples:
+    the first sums gradients and keeps their square norms, the second takes each one's inner product with the sum, which
+    is all that the debiased estimate and its jackknife need. Every float is rounded to three significant digits.
     """
     import torch
 
@@ -47,8 +46,9 @@ def calibrate(
     projections = {}
     for target in measured:
         rows_of_a = bases(target)
+        # a copy, not a view: one row with a negative stride passes for contiguous and is refused by torch
         projections[target.module] = (
-            None if rows_of_a is None else torch.from_numpy(np.ascontiguousarray(rows_of_a)).to(device, torch.float32)
+            None if rows_of_a is None else torch.from_numpy(np.array(rows_of_a, dtype=np.float32, order="C")).to(device)
         )
     tell = progress or (lambda text: None)
     tokens = float(np.mean([sum(examples[row].loss_mask) for row in rows]))
