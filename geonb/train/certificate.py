@@ -13,9 +13,9 @@ from geonb.data.example import Example
 from geonb.train.events import Condition
 from geonb.train.objective import chunks, forward_losses, to_tensors
 
-# a probe of the direction this long (as a share of a whole Frank-Wolfe step) keeps central differences of float32
-# gradients accurate to about 1e-3 while staying inside the quadratic neighbourhood
-_PROBE = 1e-2
+# the gradients are taken this far along the direction: long enough for differences of float32 gradients to be exact to
+# about 1e-3, short enough to stay in the quadratic neighbourhood
+_PROBE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,9 @@ def directional_terms(
 def improvement_bound(slope: float, curvature: float) -> float:
     """Largest decrease of the quadratic model a s - b s^2 / 2 over the feasible steps 0 <= s <= 1.
 
-    Inside the interval it is the documented a^2 / (2b); the ball allows no step longer than s = 1, so where the
-    curvature is small or negative the bound is a - b/2 instead of infinity.
+    d is the change since the last evaluation, so s = 1 is another stretch like the last one; the schedule only
+    shortens, so none is longer. Inside the interval it is the documented a^2 / (2b); where the curvature is small or
+    negative the bound is a - b/2 instead of infinity.
 
     >>> improvement_bound(1.0, 4.0), improvement_bound(-1.0, 4.0), improvement_bound(1.0, 0.0)
     (0.125, 0.0, 1.0)
@@ -134,7 +135,9 @@ def improvement(terms: DirectionalTerms | None, half_width: float | None) -> tup
         ((group, improvement_bound(slope, terms.group_curvature[group])) for group, slope in terms.group_slope.items()),
         key=lambda pair: pair[1],
     )
-    because = "largest decrease of the quadratic model within the ball, against the confidence half-width"
+    because = (
+        "what another stretch like the last would bring by the quadratic model, against what the evaluation resolves"
+    )
     return (
         Condition(
             name=names[0],

@@ -26,6 +26,7 @@ class Snapshot:
     facts: dict[str, Any]
     leaves: dict[str, Tensor]
     best: dict[str, Tensor]
+    previous: dict[str, Tensor]
     controller: dict[str, Tensor]
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -37,6 +38,7 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
     groups: Mapping[str, Mapping[str, Tensor]] = {
         "leaf": snapshot.leaves,
         "best": snapshot.best,
+        "previous": snapshot.previous,
         "controller": snapshot.controller,
         "array": {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in snapshot.arrays.items()},
     }
@@ -52,8 +54,8 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise GeonbError(
-                f"no space left for the checkpoint of step {snapshot.step} in {path.parent}; the previous checkpoint is "
-                "whole: free some space and start again with --resume."
+                f"no space left for the checkpoint of step {snapshot.step} in {path.parent}; the previous one is whole: "
+                "free some space and start again with --resume."
             ) from None
         raise
 
@@ -64,11 +66,17 @@ def load_snapshot(path: Path) -> Snapshot:
 
     if not path.is_file():
         raise InputError(f"{path} is not there, so there is nothing to resume: start the run without --resume.")
-    groups: dict[str, dict[str, Tensor]] = {"leaf": {}, "best": {}, "controller": {}, "array": {}}
+    groups: dict[str, dict[str, Tensor]] = {
+        "leaf": {},
+        "best": {},
+        "previous": {},
+        "controller": {},
+        "array": {},
+    }
     try:
         with safe_open(path, framework="pt") as stream:
             header = json.loads((stream.metadata() or {})["state"])
-            for key in stream.keys():  # noqa: SIM118 - not a dict
+            for key in stream.keys():
                 group, _, name = key.partition("/")
                 groups[group][name] = stream.get_tensor(key)
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
@@ -81,6 +89,7 @@ def load_snapshot(path: Path) -> Snapshot:
         facts=header["facts"],
         leaves=groups["leaf"],
         best=groups["best"],
+        previous=groups["previous"],
         controller=groups["controller"],
         arrays={name: tensor.numpy() for name, tensor in groups["array"].items()},
     )

@@ -42,14 +42,23 @@ class EvaluationPlan:
         return step == self.horizon or step % self.evaluate_every == 0
 
     @property
+    def n_retention(self) -> int:
+        """How many held-out base texts an evaluation during training scores; verification scores them all."""
+        return 64
+
+    @property
     def groups(self) -> dict[str, list[int]]:
-        """The groups of the certificate: the data's own where two or more have 8 examples, else quartiles of length."""
+        """The groups of the certificate: the data's own where two or more have 8 examples, else quartiles of length.
+
+        Of the first 64 evaluation examples only: two gradient passes cost six forward passes.
+        """
         named: dict[str, list[int]] = {}
-        for index, example in enumerate(self.examples):
+        probed = self.examples[:64]
+        for index, example in enumerate(probed):
             named.setdefault(example.group or "", []).append(index)
         if len(named) >= 2 and min(len(rows) for rows in named.values()) >= 8:
             return dict(sorted(named.items()))
-        order = sorted(range(len(self.examples)), key=lambda index: (len(self.examples[index].input_ids), index))
+        order = sorted(range(len(probed)), key=lambda index: (len(self.examples[index].input_ids), index))
         parts = [part.tolist() for part in np.array_split(np.array(order), min(4, len(order)))]
         return {f"length quartile {number + 1}": part for number, part in enumerate(parts)}
 

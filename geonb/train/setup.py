@@ -16,11 +16,12 @@ from geonb.adapters.peft_files import save_adapter
 from geonb.data.batches import batch_at
 from geonb.data.example import Example
 from geonb.errors import InputError
-from geonb.geometry.bases import full_basis, random_basis, tail_basis, top_basis
 from geonb.models.checkpoint import Checkpoint
 from geonb.models.runtime import TorchRuntime
+from geonb.plan.bases import input_basis
+from geonb.plan.calibrate import gradient_bases
 from geonb.plan.inputs import load_inputs
-from geonb.plan.plan import Plan, TargetPlan
+from geonb.plan.plan import Plan
 from geonb.records import atomic_write
 from geonb.train.controllers.base import Controller, TrainedMatrix
 from geonb.train.controllers.registry import make_controller, make_factors
@@ -67,11 +68,11 @@ class Equipment:
         """How many tokens of one training example the loss counts."""
         return sum(self.training[row].loss_mask)
 
-    def evaluate_retention(self) -> Evaluation | None:
-        """Loss on held-out base text, or None where the run has none."""
+    def evaluate_retention(self, *, limit: int | None = None) -> Evaluation | None:
+        """Loss on held-out base text (the first `limit` of them), or None where the run has none."""
         if not self.retention:
             return None
-        return evaluate(self.model, self.retention, pad=self.pad, device=self.device)
+        return evaluate(self.model, self.retention[:limit], pad=self.pad, device=self.device)
 
     def save(self, folder: Path, products: Mapping[str, tuple[Tensor, Tensor]]) -> Path:
         """Write `products` as a PEFT adapter of this run's base model, with its provenance in the header."""
@@ -92,35 +93,28 @@ class Equipment:
         )
 
 
-def input_basis(target: TargetPlan, weight: Tensor, seed: int) -> np.ndarray | None:
-    """The rows A, (rank, in), that the plan's basis names, in float64; None where the factors need none."""
-    matrix = weight.double().numpy()
-    own_seed = int.from_bytes(hashlib.sha256(f"{seed}:{target.name}".encode()).digest()[:8], "big")
-    match target.basis:
-        case "tail":
-            return tail_basis(matrix, target.rank, seed=own_seed)
-        case "top":
-            return top_basis(matrix, target.rank)
-        case "full":
-            return full_basis(matrix.shape[1])
-        case "random":
-            return random_basis(matrix.shape[1], target.rank, seed=own_seed)
-    raise InputError(f"the plan names the basis {target.basis!r}; allowed are tail, top, full, gradient and random.")
+def _equal_prompts(examples: Sequence[Example]) -> list[tuple[int, ...]]:
+    """The first probes' prompts, cut to the shortest of them: prompts of one length run as one batch."""
+    prompts = [example.prompt_ids for example in examples[:N_PROBES]]
+    shortest = min(len(prompt) for prompt in prompts)
+    return [prompt[:shortest] for prompt in prompts]
 
 
-def _bases(plan: Plan, checkpoint: Checkpoint, path: Path | None, gradient) -> dict[str, Tensor]:
+def _bases(plan: Plan, checkpoint: Checkpoint, path: Path | None, runtime, training) -> dict[str, Tensor]:
     """Every target's basis, read back from `path` when a resumed run left it there (the same bytes, and no work)."""
     from safetensors.torch import load_file, save
 
     if path is not None and path.is_file():
         return load_file(path)
     refs = {ref.name: ref for ref in checkpoint.refs}
+    chosen = plan.chosen()
+    of_gradient = [target for target in chosen if target.basis == "gradient"]
+    measured = gradient_bases(runtime, training, of_gradient, seed=plan.seed) if of_gradient else {}
     found = {}
-    for target in plan.chosen():
-        if target.basis == "gradient":
-            basis = gradient(target)
-        else:
-            basis = input_basis(target, checkpoint.read(refs[target.name]), plan.seed)
+    for target in chosen:
+        basis = measured.get(target.name)
+        if basis is None:
+            basis = input_basis(target, checkpoint.read(refs[target.name]).double().numpy(), plan.seed)
         found[target.name] = torch.from_numpy(np.ascontiguousarray(basis, dtype=np.float32))
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,12 +134,7 @@ def equip(plan: Plan, *, device: str = "auto", bases_path: Path | None = None) -
     pad = runtime.tokenizer.pad_token_id
     pad = pad if pad is not None else (runtime.tokenizer.eos_token_id or 0)
 
-    def gradient(target: TargetPlan) -> np.ndarray:
-        from geonb.plan.calibrate import gradient_basis
-
-        return gradient_basis(runtime, inputs.training, target, seed=plan.seed)
-
-    bases = _bases(plan, checkpoint, bases_path, gradient)
+    bases = _bases(plan, checkpoint, bases_path, runtime, inputs.training)
     factors, matrices = {}, []
     for target in plan.chosen():
         made = make_factors(
@@ -177,7 +166,7 @@ def equip(plan: Plan, *, device: str = "auto", bases_path: Path | None = None) -
         horizon=int(plan.horizon["steps"]),
         batches_per_epoch=-(-len(inputs.training) // batch_size),
     )
-    prompts = [example.prompt_ids for example in (inputs.retention or inputs.evaluation)[:N_PROBES]]
+    prompts = _equal_prompts(inputs.retention or inputs.evaluation)
     return Equipment(
         plan=plan,
         checkpoint=checkpoint,

@@ -59,6 +59,7 @@ class Training:
         self.best_step, self.best_loss = 0, math.inf
         self.best = {name: leaf.detach().clone() for name, leaf in self.leaves.items()}
         self.baseline: dict[str, np.ndarray] = {}
+        self.previous: dict[str, Tensor] = {}  # the factors at the last evaluation
         self.reference_entropy: float | None = None
         self.trace_length = 0
         self._started = time.time()
@@ -230,7 +231,7 @@ class Training:
         equipment, schedule = self.equipment, self.schedule
         first = self.step == 0
         now = evaluate(equipment.model, equipment.evaluation, pad=equipment.pad, device=equipment.device)
-        retained = equipment.evaluate_retention()
+        retained = equipment.evaluate_retention(limit=self.schedule.n_retention)
         probed = probe(equipment.runtime, equipment.prompts)
         measures = {"entropy": now.entropy, "repetition": float(probed.repetition.mean())}
         if retained is not None:
@@ -248,7 +249,9 @@ class Training:
         if is_best:
             self.best_step, self.best_loss = self.step, now.loss
             self.best = {name: leaf.detach().clone() for name, leaf in self.leaves.items()}
-        conditions = () if first else self._certificate(change, measures)
+        conditions = () if first else self._certificate(now.per_example, change, measures)
+        self.baseline["previous"] = now.per_example
+        self.previous = {name: leaf.detach().clone() for name, leaf in self.leaves.items()}
         equipment.controller.observe_validation(now.loss)
         return EvalEvent(
             step=self.step,
@@ -263,13 +266,16 @@ class Training:
             **self.monitors.measure(),
         )
 
-    def _certificate(self, change, measures):
+    def _certificate(self, per_example, change, measures):
         schedule, equipment = self.schedule, self.equipment
-        half_width = (change.interval[1] - change.interval[0]) / 2 if change is not None else None
+        # what this evaluation can resolve of a further improvement: the interval of the last one
+        low, high = schedule.paired(per_example, self.baseline["previous"]).interval
+        half_width = (high - low) / 2
+        stretch = {name: leaf.detach() - self.previous[name] for name, leaf in self.leaves.items()}
         terms = directional_terms(
             equipment.model,
             self.leaves,
-            equipment.controller.direction(),
+            stretch,
             equipment.evaluation,
             schedule.groups,
             pad=equipment.pad,
@@ -300,6 +306,7 @@ class Training:
                 },
                 leaves={name: leaf.detach() for name, leaf in self.leaves.items()},
                 best=self.best,
+                previous=self.previous,
                 controller=self.equipment.controller.state(),
                 arrays=self.baseline,
             ),
@@ -310,6 +317,7 @@ class Training:
             for name, leaf in self.leaves.items():
                 leaf.copy_(snapshot.leaves[name])
         self.best = {name: snapshot.best[name].to(leaf.device) for name, leaf in self.leaves.items()}
+        self.previous = {name: snapshot.previous[name].to(leaf.device) for name, leaf in self.leaves.items()}
         self.equipment.controller.restore(snapshot.controller)
         self.step, self.trace_length = snapshot.step, snapshot.trace_length
         self.gaps = [float(gap) for gap in snapshot.facts["gaps"]]
