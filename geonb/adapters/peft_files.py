@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from geonb._version import __version__
+from geonb.adapters.serialise import safetensors_bytes
 from geonb.errors import InputError
 from geonb.records import atomic_write
 
@@ -61,8 +62,6 @@ def save_adapter(
 
     `notes` (provenance: plan digest, data digest, seed) go into the safetensors header, where any reader can see them.
     """
-    from safetensors.torch import save
-
     if not factors:
         raise InputError(
             "an adapter needs at least one matrix; the plan chose none: lower the rank limit or check the model."
@@ -77,7 +76,7 @@ def save_adapter(
     config = adapter_config(
         {path: right.shape[0] for path, (_, right) in factors.items()}, base=base, transposed=transposed
     )
-    atomic_write(folder / WEIGHTS, save(tensors, metadata=header))
+    atomic_write(folder / WEIGHTS, safetensors_bytes(tensors, header))
     atomic_write(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
     return folder
 

@@ -9,7 +9,7 @@ import typer
 
 from geonb.cli import options
 from geonb.cli.output import answer, note
-from geonb.cli.progress import GeometryBar, TrainingBar
+from geonb.cli.progress import StageLine, TrainingBar
 
 
 def demo(
@@ -25,9 +25,8 @@ def demo(
     from geonb.train.execute import run_training
     from geonb.widgets.report import write_report
 
-    plan = build_plan(
-        "embedded", data, output=output, max_steps=max_steps, progress=GeometryBar(enabled=not json), device="cpu"
-    )
+    with StageLine(enabled=not json) as progress:
+        plan = build_plan("embedded", data, output=output, max_steps=max_steps, progress=progress, device="cpu")
     note(plan.to_text())
     with stop_on_interrupt() as stop:
         result = run_training(

@@ -6,7 +6,7 @@ from typing import Any
 
 from geonb.cli import options
 from geonb.cli.output import answer
-from geonb.cli.progress import GeometryBar
+from geonb.cli.progress import StageLine
 
 
 def plan(
@@ -17,7 +17,7 @@ def plan(
     seed: int | None = options.SEED,
     seq_length: int | None = options.SEQ_LENGTH,
     max_steps: int | None = options.MAX_STEPS,
-    epochs: float | None = options.EPOCHS,
+    epochs: int | None = options.EPOCHS,
     controller: str = options.CONTROLLER,
     basis: str = options.BASIS,
     budget: str = options.BUDGET,
@@ -35,27 +35,28 @@ def plan(
     """Derive the whole training plan of MODEL on DATA and say why each number is what it is."""
     from geonb.plan.build import build_plan
 
-    made = build_plan(
-        model,
-        data,
-        output=output,
-        eval_data=eval_data,
-        seed=seed,
-        seq_length=seq_length,
-        max_steps=max_steps,
-        epochs=epochs,
-        controller=controller,
-        basis=basis,
-        budget=budget,
-        sides=sides,
-        memory_budget=memory_budget,
-        max_rank=max_rank,
-        target_experts=target_experts,
-        entropy_reg=entropy_reg,
-        topo_monitor=topo_monitor,
-        dim_monitor=dim_monitor,
-        benchmark=benchmark,
-        device=device,
-        progress=GeometryBar(enabled=not json),
-    )
+    with StageLine(enabled=not json) as progress:
+        made = build_plan(
+            model,
+            data,
+            output=output,
+            eval_data=eval_data,
+            seed=seed,
+            seq_length=seq_length,
+            max_steps=max_steps,
+            epochs=epochs,
+            controller=controller,
+            basis=basis,
+            budget=budget,
+            sides=sides,
+            memory_budget=memory_budget,
+            max_rank=max_rank,
+            target_experts=target_experts,
+            entropy_reg=entropy_reg,
+            topo_monitor=topo_monitor,
+            dim_monitor=dim_monitor,
+            benchmark=benchmark,
+            device=device,
+            progress=progress,
+        )
     return answer(made, as_json=json)

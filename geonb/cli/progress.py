@@ -34,6 +34,26 @@ class TrainingBar:
             self._bar.close()
 
 
+class StageLine:
+    """What a plan is doing, on one line of stderr that is written over and cleared at the end."""
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self._enabled = enabled and sys.stderr.isatty()
+
+    def __call__(self, text: str) -> None:
+        if self._enabled:
+            sys.stderr.write(f"\r\x1b[2K{text[:110]}")
+            sys.stderr.flush()
+
+    def __enter__(self) -> StageLine:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._enabled:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+
+
 class GeometryBar:
     """Progress of a scan over a checkpoint's matrices: call it with (done, total, name)."""
 

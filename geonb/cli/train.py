@@ -13,7 +13,7 @@ import typer
 
 from geonb.cli import options
 from geonb.cli.output import answer, note
-from geonb.cli.progress import GeometryBar, TrainingBar
+from geonb.cli.progress import StageLine, TrainingBar
 from geonb.errors import InputError
 
 app = typer.Typer(help="Train with a derived plan, and look at runs.", no_args_is_help=True)
@@ -53,7 +53,7 @@ def run(
     seq_length: int | None = options.SEQ_LENGTH,
     seed: int | None = options.SEED,
     max_steps: int | None = options.MAX_STEPS,
-    epochs: float | None = options.EPOCHS,
+    epochs: int | None = options.EPOCHS,
     controller: str = options.CONTROLLER,
     basis: str = options.BASIS,
     budget: str = options.BUDGET,
@@ -71,7 +71,7 @@ def run(
 ) -> Any:
     """Derive a plan for MODEL on DATA, train with nothing to tune, verify, and leave a PEFT adapter."""
     from geonb.train.execute import run_training
-    from geonb.train.run_folder import RunFolder
+    from geonb.train.run_folder import RunFolder, refuse_existing
 
     for first, second, clash in (
         ("--explain", "--plan-only", explain and plan_only),
@@ -93,29 +93,32 @@ def run(
             )
         from geonb.plan.build import build_plan
 
-        plan = build_plan(
-            model,
-            data,
-            output=output,
-            eval_data=eval_data,
-            seed=seed,
-            seq_length=seq_length,
-            max_steps=max_steps,
-            epochs=epochs,
-            controller=controller,
-            basis=basis,
-            budget=budget,
-            sides=sides,
-            memory_budget=memory_budget,
-            max_rank=max_rank,
-            target_experts=target_experts,
-            entropy_reg=entropy_reg,
-            topo_monitor=topo_monitor,
-            dim_monitor=dim_monitor,
-            benchmark=benchmark,
-            device=device,
-            progress=GeometryBar(enabled=not json),
-        )
+        if not (plan_only or no_save or overwrite):
+            refuse_existing(output)
+        with StageLine(enabled=not json) as progress:
+            plan = build_plan(
+                model,
+                data,
+                output=output,
+                eval_data=eval_data,
+                seed=seed,
+                seq_length=seq_length,
+                max_steps=max_steps,
+                epochs=epochs,
+                controller=controller,
+                basis=basis,
+                budget=budget,
+                sides=sides,
+                memory_budget=memory_budget,
+                max_rank=max_rank,
+                target_experts=target_experts,
+                entropy_reg=entropy_reg,
+                topo_monitor=topo_monitor,
+                dim_monitor=dim_monitor,
+                benchmark=benchmark,
+                device=device,
+                progress=progress,
+            )
     if plan_only:
         return answer(plan, as_json=json)
     if explain:
