@@ -37,7 +37,8 @@ def split(examples: Sequence[Example], *, seed: int, eval_examples: Sequence[Exa
     """Choose the evaluation examples by a seeded order of their content digests; equal contents stay on one side.
 
     At least 32 and at most 20 % of the examples; between these, as many as bring the expected half-width of a paired
-    loss difference to 0.01 nats, and no more than 256, which is what an evaluation may cost. Raises `InputError` with fewer than 160 examples, where 32 would exceed 20 %.
+    loss difference to 0.01 nats, and no more than 256, which is what an evaluation may cost. Raises `InputError` with
+    fewer than 160 examples, where 32 would exceed 20 %.
     """
     total = len(examples)
     if eval_examples is not None:

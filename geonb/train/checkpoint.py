@@ -26,7 +26,6 @@ class Snapshot:
     facts: dict[str, Any]
     leaves: dict[str, Tensor]
     best: dict[str, Tensor]
-    previous: dict[str, Tensor]
     controller: dict[str, Tensor]
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -38,7 +37,6 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
     groups: Mapping[str, Mapping[str, Tensor]] = {
         "leaf": snapshot.leaves,
         "best": snapshot.best,
-        "previous": snapshot.previous,
         "controller": snapshot.controller,
         "array": {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in snapshot.arrays.items()},
     }
@@ -69,7 +67,6 @@ def load_snapshot(path: Path) -> Snapshot:
     groups: dict[str, dict[str, Tensor]] = {
         "leaf": {},
         "best": {},
-        "previous": {},
         "controller": {},
         "array": {},
     }
@@ -89,7 +86,6 @@ def load_snapshot(path: Path) -> Snapshot:
         facts=header["facts"],
         leaves=groups["leaf"],
         best=groups["best"],
-        previous=groups["previous"],
         controller=groups["controller"],
         arrays={name: tensor.numpy() for name, tensor in groups["array"].items()},
     )

@@ -34,6 +34,19 @@ class Status(Record):
     message: str = ""
 
 
+def _is_taken(path: Path) -> bool:
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
+def refuse_existing(path: str | Path | None) -> None:
+    """Raise the `InputError` for an output that is already there, before any work is done for it."""
+    if path is not None and _is_taken(Path(path)):
+        raise InputError(
+            f"the output {path} exists; allowed is a new or empty folder: choose another with -o, "
+            "add --resume to go on with that run, or --overwrite to replace it."
+        )
+
+
 class RunFolder:
     """The files of one run, with the rules for creating, appending to and reading them."""
 
@@ -44,12 +57,9 @@ class RunFolder:
     def create(cls, path: str | Path, plan: Plan, *, overwrite: bool = False) -> RunFolder:
         """Make the folder and write the plan; an existing run is never touched unless `overwrite` says so."""
         folder = cls(path)
-        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
-            if not overwrite:
-                raise InputError(
-                    f"the output {folder.path} exists; allowed is a new or empty folder: choose another with -o, "
-                    "add --resume to go on with that run, or --overwrite to replace it."
-                )
+        if not overwrite:
+            refuse_existing(path)
+        elif _is_taken(folder.path):
             if not folder.is_run():
                 raise InputError(
                     f"{folder.path} is not a geonb run, so --overwrite leaves it alone: choose another with -o."

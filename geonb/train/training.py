@@ -59,7 +59,6 @@ class Training:
         self.best_step, self.best_loss = 0, math.inf
         self.best = {name: leaf.detach().clone() for name, leaf in self.leaves.items()}
         self.baseline: dict[str, np.ndarray] = {}
-        self.previous: dict[str, Tensor] = {}  # the factors at the last evaluation
         self.reference_entropy: float | None = None
         self.trace_length = 0
         self._started = time.time()
@@ -251,7 +250,6 @@ class Training:
             self.best = {name: leaf.detach().clone() for name, leaf in self.leaves.items()}
         conditions = () if first else self._certificate(now.per_example, change, measures)
         self.baseline["previous"] = now.per_example
-        self.previous = {name: leaf.detach().clone() for name, leaf in self.leaves.items()}
         equipment.controller.observe_validation(now.loss)
         return EvalEvent(
             step=self.step,
@@ -271,11 +269,10 @@ class Training:
         # what this evaluation can resolve of a further improvement: the interval of the last one
         low, high = schedule.paired(per_example, self.baseline["previous"]).interval
         half_width = (high - low) / 2
-        stretch = {name: leaf.detach() - self.previous[name] for name, leaf in self.leaves.items()}
         terms = directional_terms(
             equipment.model,
             self.leaves,
-            stretch,
+            equipment.controller.direction,
             equipment.evaluation,
             schedule.groups,
             pad=equipment.pad,
@@ -283,7 +280,7 @@ class Training:
         )
         return (
             stationarity(self.gaps),
-            *improvement(terms, half_width),
+            *improvement(terms, half_width, within_ball=equipment.controller.within_ball),
             no_drift(measures, schedule.drift_intervals(self.baseline)),
             task_improved(change.value, change.interval) if change is not None else task_improved(None, None),
         )
@@ -306,7 +303,6 @@ class Training:
                 },
                 leaves={name: leaf.detach() for name, leaf in self.leaves.items()},
                 best=self.best,
-                previous=self.previous,
                 controller=self.equipment.controller.state(),
                 arrays=self.baseline,
             ),
@@ -317,7 +313,6 @@ class Training:
             for name, leaf in self.leaves.items():
                 leaf.copy_(snapshot.leaves[name])
         self.best = {name: snapshot.best[name].to(leaf.device) for name, leaf in self.leaves.items()}
-        self.previous = {name: snapshot.previous[name].to(leaf.device) for name, leaf in self.leaves.items()}
         self.equipment.controller.restore(snapshot.controller)
         self.step, self.trace_length = snapshot.step, snapshot.trace_length
         self.gaps = [float(gap) for gap in snapshot.facts["gaps"]]

@@ -53,13 +53,14 @@ class Controller(Protocol):
     """
 
     name: str
+    within_ball: bool  # whether `direction` leads to a point that is allowed, so that no step is longer than 1
 
     def step(self, loss: float, step: int) -> StepReport:
         """Make update number `step` (0..T-1) given the batch's mean loss in nats."""
         ...
 
-    def direction(self) -> dict[str, Tensor]:
-        """The averaged descent direction at this point, leaf by leaf ("matrix name/leaf"), for the certificate."""
+    def direction(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Where this controller would go from here on `gradients` ("matrix name/leaf"), for the certificate."""
         ...
 
     def observe_validation(self, loss: float) -> None:

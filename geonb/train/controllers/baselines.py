@@ -17,6 +17,7 @@ class _Optimizer:
     """A torch optimiser behind the controllers' interface: a cosine to zero after 5 % of warm-up, clipping at 1."""
 
     name = ""
+    within_ball = False
 
     def __init__(self, matrices: tuple[TrainedMatrix, ...], *, horizon: int, rate: float) -> None:
         self.matrices, self.horizon, self.rate = matrices, horizon, rate
@@ -47,12 +48,9 @@ class _Optimizer:
             unit="learning rate",
         )
 
-    def direction(self) -> dict[str, Tensor]:
-        """Minus the last gradient."""
-        return {
-            name: -leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
-            for name, leaf in leaves(self.matrices).items()
-        }
+    def direction(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Minus the gradient."""
+        return {name: -gradient for name, gradient in gradients.items()}
 
     def observe_validation(self, loss: float) -> None:
         """Validation plays no part."""
@@ -63,20 +61,13 @@ class _Optimizer:
         for index, entries in self.optimizer.state_dict()["state"].items():
             for name, value in entries.items():
                 found[f"{index}/{name}"] = torch.as_tensor(value)
-        for name, leaf in leaves(self.matrices).items():
-            if leaf.grad is not None:
-                found[f"gradient/{name}"] = leaf.grad
         return found
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        parameters = leaves(self.matrices)
         entries: dict[int, dict[str, Tensor]] = {}
         for key, value in state.items():
             index, _, name = key.partition("/")
-            if index == "gradient":
-                parameters[name].grad = value.to(parameters[name].device)
-            else:
-                entries.setdefault(int(index), {})[name] = value
+            entries.setdefault(int(index), {})[name] = value
         packed = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": entries, "param_groups": packed["param_groups"]})
 
@@ -85,6 +76,7 @@ class AdamW(_Optimizer):
     """AdamW with betas 0.9 and 0.999 and no decay, the customary LoRA setting."""
 
     name = "adamw"
+    within_ball = False
 
     def __init__(self, matrices: tuple[TrainedMatrix, ...], *, horizon: int, rate: float = 3e-3) -> None:
         super().__init__(matrices, horizon=horizon, rate=rate)
@@ -97,6 +89,7 @@ class Muon(_Optimizer):
     """torch.optim.Muon without decay."""
 
     name = "muon"
+    within_ball = False
 
     def __init__(self, matrices: tuple[TrainedMatrix, ...], *, horizon: int, rate: float = 1e-2) -> None:
         super().__init__(matrices, horizon=horizon, rate=rate)
@@ -113,6 +106,7 @@ class ScaledGD:
     """
 
     name = "scaled-gd"
+    within_ball = False
 
     def __init__(self, matrices: tuple[TrainedMatrix, ...], *, horizon: int, rate: float = 0.1) -> None:
         self.matrices, self.horizon, self.rate = matrices, horizon, rate
@@ -143,20 +137,18 @@ class ScaledGD:
             unit="learning rate",
         )
 
-    def direction(self) -> dict[str, Tensor]:
-        """Minus the last gradient."""
-        return {name: -_gradient(leaf) for name, leaf in leaves(self.matrices).items()}
+    def direction(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Minus the gradient."""
+        return {name: -gradient for name, gradient in gradients.items()}
 
     def observe_validation(self, loss: float) -> None:
         """Validation plays no part."""
 
     def state(self) -> dict[str, Tensor]:
-        """The last gradients, for the certificate's direction."""
-        return {name: _gradient(leaf) for name, leaf in leaves(self.matrices).items()}
+        return {}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        for name, leaf in leaves(self.matrices).items():
-            leaf.grad = state[name].to(leaf.device)
+        """There is nothing beyond the factors."""
 
 
 def _gradient(leaf: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ class FrankWolfe:
     """
 
     name = "frank-wolfe"
+    within_ball = True
 
     def __init__(self, matrices: tuple[TrainedMatrix, ...], *, horizon: int, loss_floor: float = 0.0) -> None:
         for matrix in matrices:
@@ -40,7 +41,6 @@ class FrankWolfe:
         self.beta = 1.0 - horizon**-0.5
         self._updates = 0
         self._moments = {name: torch.zeros_like(leaf) for name, leaf in self._leaves()}
-        self._polar: dict[str, Tensor] = {}
 
     def _leaves(self):
         for matrix in self.matrices:
@@ -57,15 +57,15 @@ class FrankWolfe:
         self._updates += 1
         correction = 1.0 - self.beta**self._updates
         gap, square = 0.0, 0.0
+        vertices: dict[str, Tensor] = {}
         for matrix in self.matrices:
             for leaf, parameter in matrix.factors.trained().items():
                 name = f"{matrix.name}/{leaf}"
                 gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
                 square += float(gradient.square().sum())
                 moment = self._moments[name].mul_(self.beta).add_(gradient, alpha=1.0 - self.beta)
-                self._polar[name] = polar_factor(moment)
-                vertex = parameter + self._radius(matrix, leaf) * self._polar[name]
-                gap += float((moment * vertex).sum()) / correction
+                vertices[name] = polar_factor(moment)
+                gap += float((moment * (parameter + self._radius(matrix, leaf) * vertices[name])).sum()) / correction
 
         left = max(0.0, 1.0 - step / self.horizon)
         ceiling, polyak, weyl, taken = [], [], [], []
@@ -79,7 +79,7 @@ class FrankWolfe:
             taken.append(min(ceiling[-1], polyak[-1], weyl[-1]))
             gamma = taken[-1] / radius
             for leaf, parameter in matrix.factors.trained().items():
-                polar = self._polar[f"{matrix.name}/{leaf}"]
+                polar = vertices[f"{matrix.name}/{leaf}"]
                 parameter.mul_(1.0 - gamma).add_(polar, alpha=-gamma * self._radius(matrix, leaf))
         return StepReport(
             eta_ceiling=tuple(ceiling),
@@ -91,15 +91,13 @@ class FrankWolfe:
         )
 
     @torch.no_grad()
-    def direction(self) -> dict[str, Tensor]:
-        """-(X + D u): where a whole Frank-Wolfe step of the averaged gradient would lead from here."""
+    def direction(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """-(X + D polar(g)): the way to the vertex that a whole Frank-Wolfe step on `gradients` would reach."""
         found = {}
         for matrix in self.matrices:
             for leaf, parameter in matrix.factors.trained().items():
                 name = f"{matrix.name}/{leaf}"
-                if name not in self._polar:
-                    self._polar[name] = polar_factor(self._moments[name])
-                found[name] = -(parameter + self._radius(matrix, leaf) * self._polar[name])
+                found[name] = -(parameter + self._radius(matrix, leaf) * polar_factor(gradients[name]))
         return found
 
     def observe_validation(self, loss: float) -> None:
@@ -115,4 +113,3 @@ class FrankWolfe:
         self._updates = int(state["updates"])
         for name, moment in self._moments.items():
             moment.copy_(state[f"moment/{name}"])
-        self._polar.clear()

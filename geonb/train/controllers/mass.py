@@ -94,6 +94,7 @@ class Mass:
     """Documented MASS on `CayleyFactors`; one instance moves all matrices with one rate."""
 
     name = "mass"
+    within_ball = False
 
     def __init__(self, matrices: tuple[TrainedMatrix, ...], *, horizon: int, batches_per_epoch: int = 1) -> None:
         self.matrices, self.horizon = matrices, horizon
@@ -137,12 +138,9 @@ class Mass:
             unit="length of the step in parameter space",
         )
 
-    def direction(self) -> dict[str, Tensor]:
-        """Minus the last gradient."""
-        return {
-            name: -leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
-            for name, leaf in leaves(self.matrices).items()
-        }
+    def direction(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Minus the gradient."""
+        return {name: -gradient for name, gradient in gradients.items()}
 
     def observe_validation(self, loss: float) -> None:
         """Shrink the ceiling when the validation loss rose."""

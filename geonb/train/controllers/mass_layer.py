@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from geonb.adapters.factors import SAFE, StiefelFactors
-from geonb.train.controllers.base import StepReport, TrainedMatrix, leaves
+from geonb.train.controllers.base import StepReport, TrainedMatrix
 
 _REORTHONORMALISE = 200  # float32 drifts by 6e-5 in 2000 steps
 
@@ -22,6 +22,7 @@ class MassLayer:
     """MASS per layer on `StiefelFactors`; eta is reported as the bound on the weight change that the step may cause."""
 
     name = "mass-layer"
+    within_ball = False
 
     def __init__(self, matrices: tuple[TrainedMatrix, ...], *, horizon: int, loss_floor: float = 0.0) -> None:
         for matrix in matrices:
@@ -81,12 +82,12 @@ class MassLayer:
             left, _, right = torch.linalg.svd(point.double(), full_matrices=False)
             point.copy_((left @ right).float())
 
-    def direction(self) -> dict[str, Tensor]:
+    def direction(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Minus the Riemannian gradient: -(G - Q G^T Q) for Q, -g for S."""
         found = {}
         for matrix in self.matrices:
             for name, leaf in matrix.factors.trained().items():
-                gradient = _gradient(leaf)
+                gradient = gradients[f"{matrix.name}/{name}"]
                 if name == "Q":
                     gradient = gradient - leaf.detach() @ (gradient.mT @ leaf.detach())
                 found[f"{matrix.name}/{name}"] = -gradient
@@ -96,14 +97,10 @@ class MassLayer:
         """Validation plays no part in this controller."""
 
     def state(self) -> dict[str, Tensor]:
-        """The step counter, and the last gradients that the certificate's direction needs."""
-        gradients = {f"gradient/{name}": _gradient(leaf) for name, leaf in leaves(self.matrices).items()}
-        return {"steps": torch.tensor(self._steps), **gradients}
+        return {"steps": torch.tensor(self._steps)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self._steps = int(state["steps"])
-        for name, leaf in leaves(self.matrices).items():
-            leaf.grad = state[f"gradient/{name}"].to(leaf.device)
 
 
 def _gradient(leaf: Tensor) -> Tensor:
