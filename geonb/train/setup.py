@@ -165,6 +165,8 @@ def equip(plan: Plan, *, device: str = "auto", bases_path: Path | None = None) -
         tuple(matrices),
         horizon=int(plan.horizon["steps"]),
         batches_per_epoch=-(-len(inputs.training) // batch_size),
+        # only a baseline has a rate to be given
+        **({"rate": plan.controller["rate"]} if "rate" in plan.controller else {}),
     )
     prompts = _equal_prompts(inputs.retention or inputs.evaluation)
     return Equipment(
