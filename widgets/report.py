@@ -22,7 +22,6 @@ h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2.2rem;b
 .card b{display:block;font-size:1.35rem}.card span{opacity:.7;font-size:.85rem}
 .passed b{color:#009E73}.failed b{color:#D55E00}
 .wide{overflow-x:auto}details>summary{cursor:pointer;margin:.6rem 0}
-iframe{width:100%;height:46rem;border:1px solid #8886;border-radius:.5rem}
 """
 
 
@@ -43,9 +42,7 @@ def write_report(folder: str | Path) -> Path:
     ]
     if verification is not None:
         body.append(f'<h2>Verification</h2><div class="wide">{verification.to_html()}</div>')
-    # the plan is a page of its own, with its own style: a frame keeps the two apart
-    page = html.escape(plan.to_html(), quote=True)
-    body.append(f'<h2>Plan</h2><iframe title="The plan and its reasons" sandbox srcdoc="{page}"></iframe>')
+    body.append(f"<h2>Plan</h2>{plan.to_html()}")
     document = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'

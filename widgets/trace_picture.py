@@ -18,7 +18,7 @@ _BOUNDS = (
     ("eta_weyl", "weyl", PALETTE["sky"]),
 )
 _LIGHT = {"met": PALETTE["green"], "not met": PALETTE["orange"], "unmeasured": PALETTE["grey"]}
-_LEFT, _RIGHT, _WIDTH = 78, 24, 860
+_LEFT, _RIGHT, _WIDTH = 128, 24, 900
 # more points than pixels only make the file larger
 _POINTS = 700
 
@@ -105,9 +105,9 @@ def _losses(
 def _budget(picture: Picture, measured: Sequence[StepEvent], x: Axis, top: float, height: float) -> None:
     picture.text(_LEFT, top - 2, "Budget used per matrix, ||dW||₂ / R", kind="t")
     for index in range(11):
-        picture.rectangle(_LEFT + 250 + 14 * index, top - 11, 14, 9, heat_colour(index / 10), hint=f"{index / 10:.0%}")
-    picture.text(_LEFT + 246, top - 2, "0", anchor="end")
-    picture.text(_LEFT + 410, top - 2, "1")
+        picture.rectangle(_LEFT + 290 + 14 * index, top - 11, 14, 9, heat_colour(index / 10), hint=f"{index / 10:.0%}")
+    picture.text(_LEFT + 286, top - 2, "0", anchor="end")
+    picture.text(_LEFT + 450, top - 2, "1")
     rows = len(measured[0].layers)
     row = height / rows
     for index, event in enumerate(measured):
@@ -126,7 +126,7 @@ def _lights(picture: Picture, evaluations: Sequence[EvalEvent], names: Sequence[
     picture.legend(_LEFT + 160, top, [(name, colour) for name, colour in _LIGHT.items()])
     for row, name in enumerate(names):
         at = top + 24 + 20 * row
-        picture.text(x.start + 4, at + 4, name)
+        picture.text(x.start - 6, at + 4, name, anchor="end")
         for event in evaluations:
             for condition in event.conditions:
                 if condition.name == name:

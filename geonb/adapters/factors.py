@@ -144,12 +144,16 @@ class StiefelFactors(Factors):
 
 
 class FreeFactors(Factors):
-    """Plain LoRA factors with no bound, for baselines: A as given, B zero, dW = B A."""
+    """Plain LoRA factors with no bound, for baselines: A as given, B zero, dW = scale B A.
 
-    def __init__(self, right: Tensor, out_features: int) -> None:
+    `scale` is alpha / r; 2 is the custom (alpha = 2r).
+    """
+
+    def __init__(self, right: Tensor, out_features: int, *, scale: float = 2.0) -> None:
         super().__init__(budget=float("inf"))
+        self.scale = scale
         self.A = nn.Parameter(right.to(torch.float32))
         self.B = nn.Parameter(torch.zeros(out_features, right.shape[0], device=right.device))
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        return self.B, self.A
+        return self.scale * self.B, self.A
