@@ -97,6 +97,9 @@ class Mass:
     within_ball = False
 
     def __init__(self, matrices: tuple[TrainedMatrix, ...], *, horizon: int, batches_per_epoch: int = 1) -> None:
+        for matrix in matrices:
+            if not isinstance(matrix.factors, CayleyFactors):
+                raise TypeError(f"mass moves a Cayley chart; {type(matrix.factors).__name__} has none")
         self.matrices, self.horizon = matrices, horizon
         self.sigma_k_min = min(matrix.sigma_k for matrix in matrices)
         sigma_max = max(matrix.sigma_max for matrix in matrices)
@@ -124,14 +127,15 @@ class Mass:
         for name, gradient in gradients.items():
             parameters[name].add_(gradient, alpha=-self.rates.step)
         for matrix in self.matrices:
-            if isinstance(matrix.factors, CayleyFactors):
-                matrix.factors.clip()
+            matrix.factors.clip()  # type: ignore[operator]
+        # the trace has three bounds; the margin is Weyl's bound again, held against what is left of it
+        weyl = self.rates.weyl if self.rates.margin is None else min(self.rates.weyl, self.rates.margin)
         count = len(self.matrices)
         # rate x ||d||: the length of the step in parameter space, which the documents hold against sigma_k
         return StepReport(
             eta_ceiling=(self.rates.ceiling * norm,) * count,
             eta_sps=(self.rates.sps * norm,) * count,
-            eta_weyl=(min(self.rates.weyl, self.rates.margin or self.rates.weyl) * norm,) * count,
+            eta_weyl=(weyl * norm,) * count,
             eta_step=(self.rates.step * norm,) * count,
             gap=norm,
             gradient_norm=norm,

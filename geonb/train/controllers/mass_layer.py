@@ -50,8 +50,9 @@ class MassLayer:
             factors = matrix.factors
             assert isinstance(factors, StiefelFactors)
             largest = float(factors.S.max())
-            # ||d(dW)||_2 <= 2 sqrt2 S_max ||A_s||_2 t + ||g_S||_inf t
-            speed = 2 * 2**0.5 * largest * spectral + float(gradient_s.abs().max())
+            # ||d(dW)||_2 <= (2 sqrt2 S_max ||A_s||_2 + 2 ||g_S||_inf) t: the change of S may have either sign, and
+            # with mixed signs the frame's 2 B^T diag A attains twice the largest entry
+            speed = 2 * 2**0.5 * largest * spectral + 2 * float(gradient_s.abs().max())
             delta = max(0.0, min(matrix.sigma_k - factors.product_norm(), matrix.gap_boundary / 2))
             weyl = delta / speed if speed > 0 else 0.0
             # S alone may cross its whole interval once: no step may be longer than the ball
@@ -61,7 +62,7 @@ class MassLayer:
             factors.S.sub_(t * gradient_s)
             factors.clip()
             for group, value in ((ceilings, ceiling), (spss, polyak), (weyls, weyl), (taken, t)):
-                group.append(value * speed)
+                group.append(value * speed if speed > 0 else 0.0)
         self._steps += 1
         if self._steps % _REORTHONORMALISE == 0:
             self._orthonormalise()
