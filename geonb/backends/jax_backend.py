@@ -68,7 +68,8 @@ class JaxBackend(Backend):
             return jnp.asarray((left * kept) @ right).astype(matrix.dtype)
 
     def matmul(self, first: Any, second: Any) -> jax.Array:
-        return jnp.matmul(first, second, precision="highest")
+        with jax.enable_x64(True):
+            return jnp.matmul(first, second, precision="highest")
 
     def synchronize(self) -> None:
         jax.effects_barrier()

@@ -12,6 +12,7 @@ from geonb.cli import demo as demo_group
 from geonb.cli import model as model_group
 from geonb.cli import plan as plan_group
 from geonb.cli import train as train_group
+from geonb.cli.exceptions import Abort, Exit, UsageError, is_help, message_of
 from geonb.errors import GeonbError
 
 app = typer.Typer(
@@ -41,15 +42,15 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 def run_command(arguments: Sequence[str]) -> tuple[int, Any]:
     """Run one command line: `(exit code, the record it returned)`. Raises `GeonbError` for what a person can mend."""
-    import click
-
     command = typer.main.get_command(app)
     try:
         result = command.main(args=list(arguments), prog_name="geonb", standalone_mode=False)
-    except click.exceptions.Exit as leave:
+    except Exit as leave:
         return leave.exit_code, None
-    except click.exceptions.NoArgsIsHelpError as help_wanted:
-        typer.echo(help_wanted.format_message())
+    except UsageError as error:
+        if not is_help(error):
+            raise
+        typer.echo(error.format_message())  # type: ignore[attr-defined]
         return 0, None
     if isinstance(result, int) and not isinstance(result, bool):
         return result, None
@@ -58,17 +59,14 @@ def run_command(arguments: Sequence[str]) -> tuple[int, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `geonb` program: exit 0 done, 1 a check or gate failed, 2 the input was wrong."""
-    import click
-
     from geonb.cli.output import exit_code_of
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code, record = run_command(given)
-    except click.exceptions.UsageError as error:
-        hint = f" Try `{error.ctx.command_path} --help`." if error.ctx else ""
-        _fail(error.format_message() + hint, 2)
-    except click.exceptions.Abort:
+    except UsageError as error:
+        _fail(message_of(error), 2)
+    except Abort:
         _fail("stopped.", 130)
     except GeonbError as error:
         _fail(str(error), error.exit_code)

@@ -47,8 +47,10 @@ def h0_persistence(points) -> np.ndarray:
     """Death times of the connected components (births are 0), ascending: the edges of the minimum spanning tree."""
     from scipy.sparse.csgraph import minimum_spanning_tree
 
-    distances = _distances(points)
-    # csgraph reads 0 as "no edge": coincident points get the smallest positive number instead
-    tree = minimum_spanning_tree(np.maximum(distances, np.finfo(float).tiny))
-    edges = np.sort(tree.data)
-    return np.where(edges <= np.finfo(float).tiny, 0.0, edges)
+    cloud = np.asarray(points, dtype=np.float64)
+    distances = _distances(cloud)
+    # csgraph reads a distance of 0 as "no edge": coincident points die at 0 and are taken out first
+    kept = np.unique(cloud, axis=0, return_index=True)[1]
+    tree = minimum_spanning_tree(distances[np.ix_(kept, kept)]) if len(kept) > 1 else None
+    edges = np.sort(tree.data) if tree is not None else np.zeros(0)
+    return np.concatenate([np.zeros(len(cloud) - len(kept)), edges])

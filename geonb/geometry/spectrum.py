@@ -222,7 +222,7 @@ def marchenko_pastur_median(ratio: float) -> float:
     """Median of the Marchenko-Pastur law with unit variance at aspect ratio q/p in (0, 1], by bisection of its integral.
 
     >>> round(marchenko_pastur_median(1.0), 3)
-    0.655
+    0.653
     """
     low, high = (1 - math.sqrt(ratio)) ** 2, (1 + math.sqrt(ratio)) ** 2
     # x = low + (high - low) sin^2(t) takes the square-root edges out of the integrand (and 1/x at ratio 1)
