@@ -1,4 +1,4 @@
-"""Baselines for comparison only, from their own libraries: AdamW (with cosine), Muon; and ScaledGD."""
+"""Baselines for comparison only, from their own libraries: AdamW, Muon (with or without a cosine); and ScaledGD."""
 
 from __future__ import annotations
 
@@ -9,30 +9,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geonb.errors import InputError
 from geonb.geometry.spectrum import EPS
 from geonb.train.controllers.base import StepReport, TrainedMatrix, leaves
 
 
 class _Optimizer:
-    """A torch optimiser behind the controllers' interface: a cosine to zero after 5 % of warm-up, clipping at 1."""
+    """A torch optimiser behind the controllers' interface: 5 % of warm-up, a cosine to zero unless told, clipping at 1."""
 
     name = ""
     within_ball = False
 
-    def __init__(self, matrices: tuple[TrainedMatrix, ...], *, horizon: int, rate: float) -> None:
-        self.matrices, self.horizon, self.rate = matrices, horizon, rate
+    def __init__(self, matrices: tuple[TrainedMatrix, ...], *, horizon: int, rate: float, cosine: bool) -> None:
+        self.matrices, self.horizon, self.rate, self.cosine = matrices, horizon, rate, cosine
         self.optimizer: Any = self._make(list(leaves(matrices).values()))
 
     def _make(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         raise RuntimeError(f"{type(self).__name__} does not say which optimiser it is")
 
+    def _share(self, step: int) -> float:
+        """The fraction of the rate that update number `step` uses, in (0, 1]."""
+        warm = max(1, math.ceil(0.05 * self.horizon))
+        if step < warm:
+            return (step + 1) / warm
+        if not self.cosine:
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.horizon - warm)))
+
     def step(self, loss: float, step: int) -> StepReport:
         """One step of the optimiser; there are no bounds, so all etas are its scheduled rate."""
-        warm = max(1, math.ceil(0.05 * self.horizon))
-        share = (
-            (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / (self.horizon - warm)))
-        )
-        rate = self.rate * share
+        rate = self.rate * self._share(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         norm = float(torch.nn.utils.clip_grad_norm_(list(leaves(self.matrices).values()), 1.0))
@@ -78,8 +84,10 @@ class AdamW(_Optimizer):
     name = "adamw"
     within_ball = False
 
-    def __init__(self, matrices: tuple[TrainedMatrix, ...], *, horizon: int, rate: float = 3e-3) -> None:
-        super().__init__(matrices, horizon=horizon, rate=rate)
+    def __init__(
+        self, matrices: tuple[TrainedMatrix, ...], *, horizon: int, rate: float = 3e-3, cosine: bool = True
+    ) -> None:
+        super().__init__(matrices, horizon=horizon, rate=rate, cosine=cosine)
 
     def _make(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameters, lr=self.rate, weight_decay=0.0)
@@ -91,10 +99,17 @@ class Muon(_Optimizer):
     name = "muon"
     within_ball = False
 
-    def __init__(self, matrices: tuple[TrainedMatrix, ...], *, horizon: int, rate: float = 1e-2) -> None:
-        super().__init__(matrices, horizon=horizon, rate=rate)
+    def __init__(
+        self, matrices: tuple[TrainedMatrix, ...], *, horizon: int, rate: float = 1e-2, cosine: bool = True
+    ) -> None:
+        super().__init__(matrices, horizon=horizon, rate=rate, cosine=cosine)
 
     def _make(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
+        if not hasattr(torch.optim, "Muon"):
+            raise InputError(
+                f"the controller 'muon' needs torch 2.9 or newer, this is torch {torch.__version__}: "
+                "upgrade torch, or choose another controller."
+            )
         return torch.optim.Muon(parameters, lr=self.rate, weight_decay=0.0)
 
 

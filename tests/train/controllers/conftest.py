@@ -68,6 +68,10 @@ class Problem:
             for adapter, hidden, target in zip(self.adapters, self.inputs, self.targets, strict=True)
         )
 
+    @torch.no_grad()
+    def value(self):
+        return float(self.loss())
+
     def step(self, index):
         for leaf in self.leaves().values():
             leaf.grad = None

@@ -91,9 +91,9 @@ def test_the_scale_of_the_loss_changes_nothing(make_problem, sides):
 
 def test_the_loss_falls_and_the_last_step_is_short(make_problem):
     problem = make_problem("frank-wolfe", horizon=60)
-    before = float(problem.loss())
+    before = problem.value()
     reports = [problem.step(step) for step in range(60)]
-    assert float(problem.loss()) < 0.9 * before
+    assert problem.value() < 0.9 * before
     assert max(reports[-1].eta_step) < 0.05 * max(reports[0].eta_step)
 
 
