@@ -10,11 +10,9 @@ _NAMES = {
     "Example": "example",
     "Split": "split",
     "batch_at": "batches",
-    "collate": "collate",
     "data_digest": "seeds",
     "derive_seed": "seeds",
     "read_records": "records",
-    "split": "split",
     "tokenise": "dataset",
 }
 

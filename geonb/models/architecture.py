@@ -92,10 +92,13 @@ def _from_modules(model, headers: dict[str, TensorHeader]):
     modules = dict(model.named_modules())
     output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     prefix = getattr(model, "base_model_prefix", "")
+    own = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for path, module in modules.items():
         weight = getattr(module, "weight", None)
         if isinstance(weight, nn.Parameter) and weight.ndim == 2:
             header = _stored(f"{path}.weight", headers, prefix)
+            if header is None and module is output:
+                header = _renamed_head(weight, headers, own, prefix)
             if header is not None:
                 yield _module_ref(path, module, header, modules, output)
         elif isinstance(module, nn.Conv1d):
@@ -108,7 +111,30 @@ def _from_modules(model, headers: dict[str, TensorHeader]):
 def _stored(name: str, headers: dict[str, TensorHeader], prefix: str) -> TensorHeader | None:
     """The stored tensor of a parameter: checkpoints may leave out or add the base model's prefix."""
     candidates = (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")
-    return next((headers[candidate] for candidate in candidates if candidate in headers), None)
+    found = next((headers[candidate] for candidate in candidates if candidate in headers), None)
+    return found if found is not None else _renamed(name, headers)
+
+
+def _renamed(name: str, headers: dict[str, TensorHeader]) -> TensorHeader | None:
+    """A checkpoint may call a block's part otherwise ("block_sparse_moe.gate" for "mlp.gate"): same layer, same leaf."""
+    block = re.match(r"(.*?\.\d+\.)", name)
+    if block is None:
+        return None
+    leaf = ".".join(name.split(".")[-2:])
+    same = [key for key in headers if key.startswith(block.group(1)) and key.endswith(f".{leaf}")]
+    depth = name.count(".")
+    same = [key for key in same if key.count(".") == depth]
+    return headers[same[0]] if len(same) == 1 else None
+
+
+def _renamed_head(weight, headers: dict[str, TensorHeader], own: set[str], prefix: str) -> TensorHeader | None:
+    """An output head that the checkpoint calls otherwise: the one tensor of its shape that no module is named after."""
+    found = [
+        header
+        for name, header in headers.items()
+        if header.shape == tuple(weight.shape) and name not in own and f"{prefix}.{name}" not in own
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def _module_ref(path: str, module, header: TensorHeader, modules, output) -> MatrixRef:
@@ -116,6 +142,9 @@ def _module_ref(path: str, module, header: TensorHeader, modules, output) -> Mat
 
     role = role_of(path, modules, output=output)
     layer = layer_of(path, modules)
+    vocabulary = getattr(modules[""].config, "vocab_size", None)
+    if role == "other" and layer is None and isinstance(module, nn.Linear) and module.weight.shape[0] == vocabulary:
+        role = "head"
     transposed = type(module).__name__ == "Conv1D"
     linear = transposed or isinstance(module, nn.Linear)
     shape = tuple(reversed(header.shape)) if transposed else header.shape

@@ -1,5 +1,7 @@
 """The comparison arms: torch's own optimisers give the same bytes, ScaledGD its float64 reference."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -47,7 +49,7 @@ def test_the_schedule_warms_up_and_falls_unless_told(make_problem, cosine, last)
     problem = make_problem("adamw", horizon=20, rate=1.0, cosine=cosine)
     rates = [problem.step(step).eta_step[0] for step in range(20)]
     assert rates[0] == 1.0 and rates[-1] == pytest.approx(last, abs=1e-3)
-    assert all(later <= earlier for earlier, later in zip(rates, rates[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(rates))
 
 
 def test_a_horizon_of_one_step_is_allowed(make_problem):
@@ -56,7 +58,7 @@ def test_a_horizon_of_one_step_is_allowed(make_problem):
 
 def test_an_old_torch_without_muon_is_named(make_problem, monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(InputError, match="muon.*torch 2.9"):
+    with pytest.raises(InputError, match=r"muon.*torch 2\.9"):
         make_problem("muon")
 
 

@@ -1,6 +1,7 @@
 """The documented MASS: its published vectors, a three-step trace worked by hand, and what it refuses."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_documented_back_off():
 @given(ceiling=POSITIVE, losses=st.lists(POSITIVE, min_size=2, max_size=8))
 def test_back_off_never_raises_and_never_reaches_zero(ceiling, losses):
     now = ceiling
-    for before, after in zip(losses, losses[1:], strict=False):
+    for before, after in pairwise(losses):
         lowered = back_off(now, before, after)
         assert 0 < lowered <= now and (lowered < now or after <= before * (1 + 1e-15))
         now = lowered
