@@ -23,12 +23,20 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 def adapter_config(
-    ranks: Mapping[str, int], *, base: str, revision: str | None = None, transposed: bool = False
+    ranks: Mapping[str, int],
+    *,
+    base: str,
+    revision: str | None = None,
+    transposed: bool = False,
+    parameters: Mapping[str, int] | None = None,
 ) -> dict[str, object]:
-    """The content of adapter_config.json for matrices with the given ranks; the same input gives the same bytes."""
+    """The content of adapter_config.json for matrices with the given ranks; the same input gives the same bytes.
+
+    `parameters` are 3-D parameters of experts, all of one rank: PEFT's rank_pattern answers for modules only.
+    """
     from peft import LoraConfig, TaskType
 
-    common = max(ranks.values())
+    common = max((parameters or ranks).values())
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         base_model_name_or_path=base,
@@ -38,6 +46,7 @@ def adapter_config(
         lora_dropout=0.0,
         bias="none",
         target_modules=sorted(ranks),
+        target_parameters=sorted(parameters) if parameters else None,
         rank_pattern={_anchored(name): rank for name, rank in sorted(ranks.items()) if rank != common},
         alpha_pattern={_anchored(name): rank for name, rank in sorted(ranks.items()) if rank != common},
         fan_in_fan_out=transposed,
@@ -57,24 +66,30 @@ def save_adapter(
     base: str,
     transposed: bool = False,
     notes: Mapping[str, str] | None = None,
+    parameters: Mapping[str, int] | None = None,
+    parameter_tensors: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write `factors` (module path -> (B, A)) as a PEFT adapter into `folder`; both files appear whole or not at all.
 
     `notes` (provenance: plan digest, data digest, seed) go into the safetensors header, where any reader can see them.
+    `parameters` and `parameter_tensors` are the experts' share (`geonb.adapters.experts.save_adapter` makes them).
     """
-    if not factors:
+    if not factors and not parameters:
         raise InputError(
             "an adapter needs at least one matrix; the plan chose none: lower the rank limit or check the model."
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {}
+    tensors = dict(parameter_tensors or {})
     for path, (left, right) in sorted(factors.items()):
         tensors[f"base_model.model.{path}.lora_A.weight"] = right.detach().to("cpu", torch.float32).contiguous().clone()
         tensors[f"base_model.model.{path}.lora_B.weight"] = left.detach().to("cpu", torch.float32).contiguous().clone()
     header = {"format": "pt", "geonb_version": __version__, **(notes or {})}
     config = adapter_config(
-        {path: right.shape[0] for path, (_, right) in factors.items()}, base=base, transposed=transposed
+        {path: right.shape[0] for path, (_, right) in factors.items()},
+        base=base,
+        transposed=transposed,
+        parameters=parameters,
     )
     atomic_write(folder / WEIGHTS, safetensors_bytes(tensors, header))
     atomic_write(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
