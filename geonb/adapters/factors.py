@@ -48,7 +48,7 @@ class OneSidedFactors(Factors):
 
     def __init__(self, basis: Tensor, out_features: int, *, budget: float) -> None:
         super().__init__(budget=budget)
-        self.register_buffer("A", basis.to(torch.float32))
+        self.register_buffer("A", basis.to(torch.float32).contiguous())
         self.B = nn.Parameter(torch.zeros(out_features, basis.shape[0], device=basis.device))
 
     def forward(self) -> tuple[Tensor, Tensor]:
@@ -68,7 +68,7 @@ class TwoSidedFactors(Factors):
 
     def __init__(self, basis: Tensor, out_features: int, *, budget: float) -> None:
         super().__init__(budget=budget)
-        self.A = nn.Parameter(basis.to(torch.float32) * self.radius("A"))
+        self.A = nn.Parameter(basis.to(torch.float32).contiguous() * self.radius("A"))
         self.B = nn.Parameter(torch.zeros(out_features, basis.shape[0], device=basis.device))
 
     def forward(self) -> tuple[Tensor, Tensor]:
@@ -111,7 +111,8 @@ class CayleyFactors(Factors):
         frame = self.chart()
         right = frame[: self.in_features].mT
         left = 2 * frame[self.in_features :] * self.S.clamp(0.0, self.budget * SAFE).double()
-        return left.float(), right.float()
+        # row by row in memory, as a file holds them: BLAS rounds differently on a transposed view
+        return left.float().contiguous(), right.float().contiguous()
 
     @torch.no_grad()
     def clip(self) -> None:
@@ -133,7 +134,8 @@ class StiefelFactors(Factors):
         self.S = nn.Parameter(torch.full((rank,), 0.5 * budget * SAFE, device=basis.device))
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        right = self.Q[: self.in_features].mT
+        # row by row in memory, as a file holds it: BLAS rounds differently on a transposed view
+        right = self.Q[: self.in_features].mT.contiguous()
         left = 2 * self.Q[self.in_features :] * self.S
         return left, right
 
@@ -152,7 +154,7 @@ class FreeFactors(Factors):
     def __init__(self, right: Tensor, out_features: int, *, scale: float = 2.0) -> None:
         super().__init__(budget=float("inf"))
         self.scale = scale
-        self.A = nn.Parameter(right.to(torch.float32))
+        self.A = nn.Parameter(right.to(torch.float32).contiguous())
         self.B = nn.Parameter(torch.zeros(out_features, right.shape[0], device=right.device))
 
     def forward(self) -> tuple[Tensor, Tensor]:

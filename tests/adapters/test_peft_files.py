@@ -48,6 +48,26 @@ def test_peft_gives_the_same_logits_to_the_bit(make_model, make_factors, tokens,
         assert torch.equal(logits(loaded, tokens), base)
 
 
+@pytest.mark.parametrize("name", ["frank-wolfe", "mass", "mass-layer", "adamw"])
+def test_every_kind_of_factors_reloads_to_the_bit(make_model, tokens, tmp_path, name):
+    from geonb.train.controllers.registry import make_factors
+
+    model, factors = make_model("llama"), {}
+    generator = torch.Generator().manual_seed(1)
+    for path, (rows, columns, rank) in LLAMA.items():
+        # a transposed view, as a decomposition returns it
+        basis = torch.linalg.qr(torch.randn(columns, rank, generator=generator))[0].mT
+        factors[path] = make_factors(name, basis=basis, in_features=columns, out_features=rows, rank=rank, budget=1.0)
+        with torch.no_grad():
+            for leaf in factors[path].trained().values():
+                leaf.add_(0.1 * torch.randn(leaf.shape, generator=generator))
+    adapters = inject(model, factors)
+    expected = logits(model, tokens)
+    with torch.no_grad():
+        save_adapter(tmp_path, {path: adapter.factors() for path, adapter in adapters.items()}, base="a-model")
+    assert torch.equal(logits(reload(make_model("llama"), tmp_path), tokens), expected)
+
+
 def test_layer_1_does_not_take_the_rank_of_layer_11(make_model, make_factors, tokens, tmp_path):
     ranks = {1: 2, 10: 5, 11: 7}
     sizes = {f"model.layers.{layer}.self_attn.{end}_proj": ranks[layer] for layer in ranks for end in "qo"}
