@@ -87,9 +87,10 @@ class Picture:
     ) -> None:
         """A filled box with an optional tooltip."""
         inside = f"<title>{html.escape(hint)}</title>" if hint else ""
+        see_through = f' fill-opacity="{opacity:.2f}"' if opacity < 1 else ""
         self.parts.append(
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{max(0.0, height):.1f}" '
-            f'fill="{fill}" fill-opacity="{opacity:.2f}">{inside}</rect>'
+            f'fill="{fill}"{see_through}>{inside}</rect>'
         )
 
     def line(

@@ -21,6 +21,7 @@ _LIGHT = {"met": PALETTE["green"], "not met": PALETTE["orange"], "unmeasured": P
 _LEFT, _RIGHT, _WIDTH = 128, 24, 900
 # more points than pixels only make the file larger
 _POINTS = 700
+_COLUMNS = 60
 
 
 def trace_picture(events: Sequence[Event]) -> str:
@@ -110,13 +111,16 @@ def _budget(picture: Picture, measured: Sequence[StepEvent], x: Axis, top: float
     picture.text(_LEFT + 450, top - 2, "1")
     rows = len(measured[0].layers)
     row = height / rows
-    for index, event in enumerate(measured):
-        left = x.at(measured[index - 1].step) if index else x.start
+    columns = measured[:: max(1, len(measured) // _COLUMNS)]
+    for index, event in enumerate(columns):
+        left = x.at(columns[index - 1].step) if index else x.start
         for number, layer in enumerate(event.layers):
-            picture.rectangle(
-                left, top + 6 + number * row, x.at(event.step) - left + 0.4, row + 0.2, heat_colour(layer.budget_used),
-                hint=f"{layer.name}, step {event.step}: {layer.budget_used:.1%} of R, {layer.over_sigma_k:.2f} sigma_k",
-            )  # fmt: skip
+            # a name on every cell would be most of the file: the last column carries them
+            hint = ""
+            if event is columns[-1]:
+                hint = f"{layer.name}: {layer.budget_used:.1%} of R, {layer.over_sigma_k:.2f} sigma_k"
+            colour = heat_colour(layer.budget_used)
+            picture.rectangle(left, top + 6 + number * row, x.at(event.step) - left + 0.4, row + 0.2, colour, hint=hint)
     picture.text(_LEFT - 6, top + 14, "first", anchor="end")
     picture.text(_LEFT - 6, top + 6 + height, "last layer", anchor="end")
 

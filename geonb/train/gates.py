@@ -87,7 +87,7 @@ class Verification(Record):
             ],
             caption=f"Verification: {self.verdict}",
         )
-        losses = [("task loss (nats/token)", self.base_loss, self.adapted_loss, repr(self.task))]
+        losses: list[tuple] = [("task loss (nats/token)", self.base_loss, self.adapted_loss, repr(self.task))]
         if self.retention is not None:
             losses.append(
                 ("retention loss (nats/token)", self.base_retention, self.adapted_retention, repr(self.retention))

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geonb.adapters.bounded import BoundedAdapter, inject
-from geonb.adapters.peft_files import save_adapter
+from geonb.adapters.experts import Adapter, inject, save_adapter
 from geonb.data.batches import batch_at
 from geonb.data.example import Example
 from geonb.errors import InputError
@@ -42,7 +41,7 @@ class Equipment:
     evaluation: Sequence[Example]
     retention: Sequence[Example]
     prompts: list[tuple[int, ...]]
-    adapters: dict[str, BoundedAdapter]
+    adapters: dict[str, Adapter]
     matrices: tuple[TrainedMatrix, ...]
     controller: Controller
     pad: int
@@ -81,6 +80,7 @@ class Equipment:
         return save_adapter(
             folder,
             products,
+            self.adapters,
             base=plan.model["source"],
             transposed=transposed,
             notes={
@@ -147,7 +147,7 @@ def equip(plan: Plan, *, device: str = "auto", bases_path: Path | None = None) -
             sides=plan.controller.get("sides", "one"),
             seed=plan.seed,
         ).to(runtime.device)
-        factors[target.module] = made
+        factors[target.name if target.expert is not None else target.module] = made
         matrices.append(
             TrainedMatrix(
                 name=target.name,

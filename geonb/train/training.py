@@ -244,6 +244,7 @@ class Training:
             }
             self.monitors.begin(now.entropy)
         change = schedule.paired(now.per_example, self.baseline["evaluation"]) if not first else None
+        watched = self.monitors.measure()
         is_best = now.loss < self.best_loss
         if is_best:
             self.best_step, self.best_loss = self.step, now.loss
@@ -261,14 +262,15 @@ class Training:
             repetition=measures["repetition"],
             best=is_best,
             conditions=conditions,
-            **self.monitors.measure(),
+            dimension=watched.get("dimension"),
+            topology=watched.get("topology"),
         )
 
     def _certificate(self, per_example, change, measures):
         schedule, equipment = self.schedule, self.equipment
         # what this evaluation can resolve of a further improvement: the interval of the last one
-        low, high = schedule.paired(per_example, self.baseline["previous"]).interval
-        half_width = (high - low) / 2
+        since = schedule.paired(per_example, self.baseline["previous"]).interval
+        half_width = (since[1] - since[0]) / 2 if since is not None else None
         terms = directional_terms(
             equipment.model,
             self.leaves,

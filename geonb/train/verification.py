@@ -133,7 +133,9 @@ def _random_control(training: Training) -> list[np.ndarray]:
             saved[path] = adapter.factors
             left, right = (factor.detach() for factor in adapter.factors())
             norm = adapter.factors.product_norm()
-            adapter.factors = _RandomFactors(left, right, norm, generator)
+            adapter.factors = _RandomFactors(  # type: ignore[assignment]
+                left, right, norm, generator
+            )
         return _logits_and_states(training)[1]
     finally:
         for path, factors in saved.items():

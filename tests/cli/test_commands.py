@@ -90,7 +90,10 @@ def test_a_failed_gate_exits_with_1(capsys, tiny, data, tmp_path, monkeypatch):
         (["train", "run", "--no-save", "-o", "x"], "--no-save and --output exclude each other"),
         (["train", "run", "--resume", "--overwrite", "-o", "x"], "--resume and --overwrite exclude each other"),
         (["train", "status", "/no/run"], "holds no plan.json"),
-        (["plan", "-m", "embedded", "-d", "embedded:kjv", "--max-steps", "5", "--epochs", "1"], "exclude"),
+        (
+            ["plan", "-m", "embedded", "-d", "embedded:kjv", "--max-steps", "5", "--epochs", "1"],
+            "give only one of them",
+        ),
         (["plan", "-m", "embedded", "-d", "embedded:kjv", "--controller", "sgd"], "allowed are"),
         (["plan", "-m", "embedded", "-d", "/no/data.jsonl"], "is not a file; the data is a JSONL file"),
         (["nonsense"], "No such command 'nonsense'"),
