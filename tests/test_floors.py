@@ -21,7 +21,9 @@ def test_the_core_imports_no_view(path):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names.add(node.module or "")
-    assert not {name for name in names if name.startswith(("geonb.widgets", "geonb.cli", "plotly", "panel", "anywidget"))}
+    assert not {
+        name for name in names if name.startswith(("geonb.widgets", "geonb.cli", "plotly", "panel", "anywidget"))
+    }
 
 
 @pytest.mark.parametrize("path", [*CORE, *sorted((ROOT / "widgets").rglob("*.py"))], ids=lambda path: path.stem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ class BoundedAdapter(nn.Module):
     The order of operations is PEFT's (base first, then the two thin products, then the sum, then the cast back), so
     that a saved adapter gives the same logits to the bit when PEFT loads it in float32.
     """
+
+    base: Any  # the wrapped linear module, whatever its class
 
     def __init__(self, base: nn.Module, factors: Factors) -> None:
         super().__init__()
@@ -75,7 +78,7 @@ def remove(model: nn.Module, adapters: Mapping[str, BoundedAdapter]) -> None:
 
 
 @contextmanager
-def disabled(adapters: Mapping[str, BoundedAdapter]) -> Iterator[None]:
+def disabled(adapters: Mapping[str, Any]) -> Iterator[None]:
     """Run the base model: inside the block every adapter passes its base's output through untouched."""
     before = {path: adapter.enabled for path, adapter in adapters.items()}
     for adapter in adapters.values():
@@ -95,7 +98,7 @@ def weight_change(adapter: BoundedAdapter) -> Tensor:
 
 
 @contextmanager
-def merged(adapters: Mapping[str, BoundedAdapter]) -> Iterator[None]:
+def merged(adapters: Mapping[str, Any]) -> Iterator[None]:
     """Inside the block W + BA stands in the base weights and the adapters are off; the exact bytes of W come back after."""
     saved = {path: adapter.base.weight.detach().clone() for path, adapter in adapters.items()}
     try:

@@ -46,6 +46,8 @@ class OneSidedFactors(Factors):
     `basis` is A: (r, in), float32 with orthonormal rows; the trained B starts at zero.
     """
 
+    A: Tensor
+
     def __init__(self, basis: Tensor, out_features: int, *, budget: float) -> None:
         super().__init__(budget=budget)
         self.register_buffer("A", basis.to(torch.float32).contiguous())

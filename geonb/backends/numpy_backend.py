@@ -52,7 +52,7 @@ class NumpyBackend(Backend):
 
         tall = np.ldexp(np.asarray(matrix, dtype=np.float64), exponent)
         tall = tall if tall.shape[0] >= tall.shape[1] else np.ascontiguousarray(tall.T)
-        return svd(tall, compute_uv=False, check_finite=False)
+        return np.asarray(svd(tall, compute_uv=False, check_finite=False))
 
     def svd(self, matrix: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return np.linalg.svd(np.asarray(matrix, dtype=np.float64), full_matrices=False)

@@ -48,7 +48,7 @@ class TorchRuntime:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
-                model = AutoModelForCausalLM.from_pretrained(
+                model: Any = AutoModelForCausalLM.from_pretrained(
                     checkpoint.folder, dtype=kind, trust_remote_code=False, local_files_only=True, use_safetensors=True
                 )
         except (OSError, ValueError, RuntimeError) as error:
@@ -60,7 +60,7 @@ class TorchRuntime:
             logging.set_verbosity(verbosity)
             if bars:
                 logging.enable_progress_bar()
-        model = model.to(place).eval().requires_grad_(False)
+        model = model.to(device=place).eval().requires_grad_(False)
         return cls(checkpoint=checkpoint, model=model, tokenizer=checkpoint.load_tokenizer(), device=place, dtype=kind)
 
     def module(self, path: str) -> nn.Module:

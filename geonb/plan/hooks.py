@@ -31,7 +31,8 @@ class Observer:
 
     def __enter__(self) -> Self:
         modules = dict(self.model.named_modules())
-        embedding = self.model.get_input_embeddings()
+        model: Any = self.model
+        embedding = model.get_input_embeddings()
         self._handles.append(embedding.register_forward_hook(lambda module, args, out: out.requires_grad_(True)))
         for path, projection in self.projections.items():
             self._handles.append(modules[path].register_forward_hook(self._reader(path, projection)))

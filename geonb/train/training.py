@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geonb.adapters.bounded import BoundedAdapter, disabled
+from geonb.adapters.bounded import disabled
+from geonb.adapters.experts import Adapter
 from geonb.plan.plan import Plan
 from geonb.train.certificate import directional_terms, improvement, no_drift, stationarity, task_improved
 from geonb.train.checkpoint import Snapshot, load_snapshot, save_snapshot
@@ -73,7 +74,7 @@ class Training:
         return int(self.plan.horizon["steps"])
 
     @property
-    def adapters(self) -> dict[str, BoundedAdapter]:
+    def adapters(self) -> dict[str, Adapter]:
         """The adapters in the model, by module path."""
         return self.equipment.adapters
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +21,9 @@ _WINDOW = 128
 def export(folder: Path, embedded: Path) -> None:
     """Write the weights of the last pretraining checkpoint into `embedded` (config, safetensors, generation config)."""
     saved = torch.load(folder / "pretrain.pt", weights_only=True)
-    model = new_model()
+    model: Any = new_model()
     model.load_state_dict(saved["model"])
-    model.to(torch.bfloat16).save_pretrained(embedded)
+    model.to(dtype=torch.bfloat16).save_pretrained(embedded)
 
 
 def held_out_windows(folder: Path, embedded: Path, limit: int = 256) -> list[str]:

@@ -79,7 +79,9 @@ class MassLayer:
 
     def _orthonormalise(self) -> None:
         for matrix in self.matrices:
-            point = matrix.factors.Q.data  # type: ignore[union-attr]
+            factors = matrix.factors
+            assert isinstance(factors, StiefelFactors)
+            point = factors.Q.data
             left, _, right = torch.linalg.svd(point.double(), full_matrices=False)
             point.copy_((left @ right).float())
 
