@@ -82,6 +82,11 @@ def run(
     ):
         if clash:
             raise InputError(f"{first} and {second} exclude each other; give one of them.")
+    if benchmark is not None and not plan_only:
+        raise InputError(
+            f"--benchmark {benchmark} was given, and this version measures no task suites during a run; "
+            "leave it out, or add --plan-only to see where it would stand."
+        )
     if resume:
         if output is None:
             raise InputError("--resume needs the run to go on with; give its folder with -o.")

@@ -96,6 +96,7 @@ def test_a_failed_gate_exits_with_1(capsys, tiny, data, tmp_path, monkeypatch):
         ),
         (["plan", "-m", "embedded", "-d", "embedded:kjv", "--controller", "sgd"], "allowed are"),
         (["plan", "-m", "embedded", "-d", "/no/data.jsonl"], "is not a file; the data is a JSONL file"),
+        (["train", "run", "-m", "embedded", "-d", "x", "--benchmark", "quick"], "measures no task suites"),
         (["nonsense"], "No such command 'nonsense'"),
     ],
 )
