@@ -129,3 +129,20 @@ def test_a_run_on_every_causal_family_leaves_an_adapter_that_peft_reproduces(fam
     assert gates["reload through PEFT"].value == 0.0
     assert gates["spectral bound"].status == gates["merged = adapter"].status == "passed"
     assert gates["weyl and interlacing"].status == "passed"
+
+
+@pytest.mark.slow
+def test_named_experts_are_trained_and_reload_through_peft(folders, tmp_path):
+    from geonb.plan import build_plan
+    from geonb.train import run_training
+
+    data = tmp_path / "sums.jsonl"
+    rows = [{"text": f"{i} and {i % 7} make {i + i % 7}."} for i in range(170)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plan = build_plan(folders("mixtral"), data, max_steps=8, calibrate=False, target_experts="L0.E1")
+    assert {(target.layer, target.expert) for target in plan.chosen() if target.expert is not None} == {(0, 1)}
+    run = run_training(plan, output=tmp_path / "run")
+    gates = {gate.name: gate for gate in run.verification.gates}
+    assert gates["reload through PEFT"].status == "passed", gates["reload through PEFT"].because
+    moved = {layer.name: layer.norm for layer in run.verification.layers if "experts" in layer.name}
+    assert len(moved) == 2 and all(norm > 0 for norm in moved.values())
