@@ -36,7 +36,7 @@ def trace_picture(events: Sequence[Event]) -> str:
     measured = [event for event in steps if event.layers]
     rows = len(measured[0].layers) if measured else 0
     strip = max(5.0, min(12.0, 260 / rows)) * rows if rows else 0.0
-    tops = {"eta": 34, "loss": 290, "budget": 520, "certificate": 570 + strip}
+    tops = {"eta": 34, "loss": 304, "budget": 534, "certificate": 584 + strip}
     names = [condition.name for event in evaluations for condition in event.conditions]
     names = list(dict.fromkeys(names))
     picture = Picture(_WIDTH, round(tops["certificate"] + 44 + 20 * len(names)), title="Trace of a training run")
