@@ -45,7 +45,7 @@ class NumpyBackend(Backend):
     def eigvalsh(self, gram: np.ndarray) -> np.ndarray:
         from scipy.linalg import eigh
 
-        return eigh(gram, eigvals_only=True, check_finite=False, driver="evd")
+        return eigh(gram, eigvals_only=True, check_finite=False, driver="evr")
 
     def svdvals(self, matrix: Any, exponent: int) -> np.ndarray:
         from scipy.linalg import svd

@@ -62,7 +62,7 @@ def spectrum(weight: Any, *, backend: str | None = None, tier: str = "auto", nam
         return Spectrum(values=np.zeros(min(shape)), shape=shape, backend=engine.name, dtype=dtype)
     if tier != "auto":
         return _solve(engine, matrix, shape, largest, dtype, tier)
-    start = 0 if dtype == "bfloat16" else 1
+    start = 0 if dtype == "bfloat16" and engine.has_fast_bfloat16() else 1
     for choice in TIERS[start:]:
         found = _solve(engine, matrix, shape, largest, dtype, choice)
         if _is_enough(found):
