@@ -15,7 +15,7 @@ from geonb.geometry.spectrum import Spectrum
 from geonb.records import atomic_write
 
 # part of every key: raise it when singular_values changes what it returns
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 
 
 def cache_folder() -> Path:
