@@ -18,6 +18,10 @@ BUDGET = typer.Option("open", help="How far: open (R = sigma_max) or strict (R =
 SIDES = typer.Option("one", help="Which factors move: one (B in the ball, A fixed) or two.")
 MEMORY_BUDGET = typer.Option(None, "--memory-budget", help="Bytes that adapter and its state may take, such as 2GB.")
 MAX_RANK = typer.Option(None, "--max-rank", help="An override of the derived ranks from above; the plan says so.")
+RANK_RULE = typer.Option(
+    "tail", "--rank-rule", help="tail is derived; customary, knee, noise, data or gradient override it."
+)
+EXCLUDE_ROLES = typer.Option(None, "--exclude-roles", help="An override: roles that are not trained, such as q,k.")
 TARGET_EXPERTS = typer.Option(None, "--target-experts", help="Experts to adapt, such as L0.E1,L3.E0, or full names.")
 ENTROPY_REG = typer.Option(False, "--entropy-reg/--no-entropy-reg", help="Keep half of the base model's entropy.")
 TOPO_MONITOR = typer.Option(False, "--topo-monitor/--no-topo-monitor", help="Watch the topology of hidden states.")

@@ -71,6 +71,8 @@ class DerivationContext(Record):
     sides: str = "one"
     chosen_experts: tuple[str, ...] = ()  # names of expert matrices that the person asked for
     max_rank: int | None = None
+    rank_rule: str = "tail"  # one of lora_rank.RANK_RULES; every other one is an override
+    excluded_roles: tuple[str, ...] = ()  # roles that the person took out of the targets
     memory_limit: int | None = None  # bytes that adapters may take beside the model, None where nothing was stated
     memory_source: str = "nothing stated"
     targets: tuple[str, ...] = ()

@@ -10,5 +10,7 @@ __getattr__, __dir__, __all__ = attach(
         "PlanOptions": "options",
         "build_plan": "build",
         "load_inputs": "inputs",
+        "WhatIf": "override",
+        "what_if": "override",
     },
 )

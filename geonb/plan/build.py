@@ -14,13 +14,13 @@ from geonb.derive.derivation import shown
 from geonb.derive.lora_rank import adapter_bytes
 from geonb.derive.rounding import rounded
 from geonb.derive.table import derive_all
-from geonb.errors import DerivationError
+from geonb.errors import DerivationError, InputError
 from geonb.plan.bases import input_basis
 from geonb.plan.buckets import derived_now, measured_during_training, verified_after_training
 from geonb.plan.horizon import horizon
 from geonb.plan.inputs import Inputs, gather
 from geonb.plan.memory import Footprint, adapter_limit, footprint, micro_batch
-from geonb.plan.options import PlanOptions, bytes_of, default_output, expert_names
+from geonb.plan.options import PlanOptions, bytes_of, default_output, expert_names, role_names
 from geonb.plan.plan import SCHEMA, Plan
 from geonb.plan.targets import facts_of, target_plans
 
@@ -43,6 +43,8 @@ def build_plan(
     sides: str = "one",
     memory_budget: int | str | None = None,
     max_rank: int | None = None,
+    rank_rule: str = "tail",
+    exclude_roles: str | Iterable[str] | None = None,
     target_experts: str | Iterable[str] | None = None,
     entropy_reg: bool = False,
     topo_monitor: bool = False,
@@ -56,10 +58,12 @@ def build_plan(
 
     Nothing is written and the model is not changed. `calibrate` loads the model and runs a few dozen examples through
     it for the noise scale, the residual gains and the gradient's rank; without it those are unmeasured. `memory_budget`
-    is bytes or text such as "8GB"; `progress` is called with one line of text at each stage.
+    is bytes or text such as "8GB"; `progress` is called with one line of text at each stage. `rank_rule` and
+    `exclude_roles` ("q,k" or names of roles) override the derived ranks and targets, and the plan says so; what is
+    calibrated is calibrated at the derived ones.
 
-    Raises `InputError` for options that exclude each other and for inputs that cannot be used, `DerivationError` where
-    no matrix can be targeted.
+    Raises `InputError` for options that exclude each other or leave nothing to train and for inputs that cannot be
+    used, `DerivationError` where no matrix can be targeted.
 
     >>> plan = build_plan("embedded", "embedded:kjv", max_steps=200)    # doctest: +SKIP
     >>> plan.derivation("lora_rank").because                            # doctest: +SKIP
@@ -78,6 +82,8 @@ def build_plan(
         sides=sides,
         memory_budget=bytes_of(memory_budget),
         max_rank=max_rank,
+        rank_rule=rank_rule,
+        exclude_roles=role_names(exclude_roles),
         target_experts=tokens,
         entropy_reg=entropy_reg,
         topo_monitor=topo_monitor,
@@ -93,9 +99,16 @@ def build_plan(
 
     where = str(pick_device(device))
     context = _measure(inputs, options, experts, tell)
-    context, needed = _choose(context, inputs, options, where)
-    measured = _calibrate(context, inputs, where, tell) if calibrate else None
-    context = _complete(dataclasses.replace(context, calibration=measured), options)
+    needed = footprint(inputs.checkpoint.refs, inputs.checkpoint.config, sequence_length=inputs.sequence_length)
+    context = targeted(context, inputs.checkpoint.source)
+    # before the calibration, so that what leaves nothing to train is refused at once
+    context, derived = targeted(overridden(context, options), inputs.checkpoint.source), context
+    if calibrate:
+        # at the derived ranks and targets: a rule or a role can then be changed without measuring again, and the
+        # gradient's own rule has something to read
+        measured = _calibrate(_choose(derived, needed, options, where), inputs, where, tell)
+        context = dataclasses.replace(context, calibration=measured)
+    context = _complete(_choose(context, needed, options, where), options)
     tell("deriving the fifteen")
     return _compose(context, inputs, options, data, needed, where)
 
@@ -131,18 +144,29 @@ def _measure(inputs: Inputs, options: PlanOptions, experts: tuple[str, ...], tel
     )
 
 
-def _choose(
-    context: DerivationContext, inputs: Inputs, options: PlanOptions, device: str
-) -> tuple[DerivationContext, Footprint]:
-    """Targets first, then their ranks, within what memory was stated or is there."""
+def overridden(context: DerivationContext, options: PlanOptions) -> DerivationContext:
+    """`context` with the rule and the roles that the options put in the place of the derived ones."""
+    return dataclasses.replace(context, rank_rule=options.rank_rule, excluded_roles=options.exclude_roles)
+
+
+def targeted(context: DerivationContext, source: Any) -> DerivationContext:
+    """`context` with its targets; `source` names the model where there are none."""
     targets = target_modules.derive(context).value
-    if not targets:
-        raise DerivationError(
-            f"{inputs.checkpoint.source} has no matrix to target: every linear map inside its blocks is zero or has "
-            "one singular value; choose another model."
+    if targets:
+        return dataclasses.replace(context, targets=targets)
+    if context.excluded_roles:
+        raise InputError(
+            f"--exclude-roles was given {','.join(context.excluded_roles)}, which leaves no matrix of {source} to "
+            "train: exclude fewer."
         )
-    context = dataclasses.replace(context, targets=targets)
-    needed = footprint(inputs.checkpoint.refs, inputs.checkpoint.config, sequence_length=inputs.sequence_length)
+    raise DerivationError(
+        f"{source} has no matrix to target: every linear map inside its blocks is zero or has one singular value; "
+        "choose another model."
+    )
+
+
+def _choose(context: DerivationContext, needed: Footprint, options: PlanOptions, device: str) -> DerivationContext:
+    """The ranks of the targets, within what memory was stated or is there."""
     shapes = {matrix.name: matrix.shape for matrix in context.chosen()}
     limit, source = adapter_limit(
         needed,
@@ -153,7 +177,7 @@ def _choose(
         device=device,
     )
     context = dataclasses.replace(context, memory_limit=limit, memory_source=source)
-    return dataclasses.replace(context, ranks=lora_rank.derive(context).value), needed
+    return dataclasses.replace(context, ranks=lora_rank.derive(context).value)
 
 
 def _calibrate(context: DerivationContext, inputs: Inputs, device: str, tell: Progress) -> Calibration:
@@ -200,6 +224,9 @@ def _compose(
         "accumulation": -(-context.batch_size // micro),
         "source": by_key["batch_size"].because,
         "micro_source": fits,
+        # a plan can then be asked about another memory budget without its model
+        "model_bytes": needed.model,
+        "example_bytes": needed.example,
     }
     steps = horizon(
         n_train=context.n_train, batch_size=context.batch_size, max_steps=options.max_steps, epochs=options.epochs

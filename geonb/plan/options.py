@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from geonb.derive.lora_rank import RANK_RULES
 from geonb.errors import InputError
+from geonb.models.matrix_ref import ROLES
 from geonb.records import Record
 
 CONTROLLERS = ("frank-wolfe", "mass", "mass-layer")
@@ -35,6 +37,8 @@ class PlanOptions(Record):
     sides: str = "one"
     memory_budget: int | None = None
     max_rank: int | None = None
+    rank_rule: str = "tail"
+    exclude_roles: tuple[str, ...] = ()
     target_experts: tuple[str, ...] = ()
     entropy_reg: bool = False
     topo_monitor: bool = False
@@ -48,6 +52,9 @@ class PlanOptions(Record):
         _one_of("--basis", self.basis, BASES)
         _one_of("--budget", self.budget, BUDGETS)
         _one_of("--sides", self.sides, SIDES)
+        _one_of("--rank-rule", self.rank_rule, RANK_RULES)
+        for role in self.exclude_roles:
+            _one_of("--exclude-roles", role, ROLES)
         if self.benchmark is not None:
             _one_of("--benchmark", self.benchmark, BENCHMARKS)
         _whole("--seed", self.seed, 0, 2**32 - 1)
@@ -61,6 +68,13 @@ class PlanOptions(Record):
         reason = "the full basis keeps every input direction"
         _exclude("--basis full", full, "--max-rank", self.max_rank, reason)
         _exclude("--basis full", full, "--memory-budget", self.memory_budget, reason)
+        rule = None if self.rank_rule == RANK_RULES[0] else self.rank_rule
+        _exclude("--basis full", full, f"--rank-rule {rule}", rule, reason)
+        if rule == "gradient" and not self.calibrate:
+            raise InputError(
+                "--rank-rule gradient was given without a calibration, which is what measures a gradient's rank: have "
+                "the plan calibrated, or choose another rule."
+            )
         other = None if self.controller == "frank-wolfe" else self.controller
         two = self.sides == "two" or None
         _exclude(f"--controller {other}", other, "--sides two", two, "its factors have their own geometry")
@@ -103,6 +117,20 @@ def bytes_of(text: str | int | None) -> int | None:
         raise InputError(f"--memory-budget was given {text!r}; allowed is a size such as 8GB or 512MiB: correct it.")
     base = 1024 if found[3] else 1000
     return int(float(found[1]) * base ** " KMGT".index(found[2].upper() or " "))
+
+
+def role_names(tokens: str | Iterable[str] | None) -> tuple[str, ...]:
+    """The roles in "q,k" or ["q", "k"], each once and in the order of `ROLES`, so that equal sets give equal plans.
+
+    >>> role_names("up, gate,up")
+    ('gate', 'up')
+    """
+    if tokens is None:
+        return ()
+    parts = {part.strip() for part in (tokens.split(",") if isinstance(tokens, str) else tokens)}
+    for part in sorted(parts):
+        _one_of("--exclude-roles", part, ROLES)
+    return tuple(role for role in ROLES if role in parts)
 
 
 def expert_names(tokens: str | Iterable[str] | None, refs: Iterable) -> tuple[str, ...]:

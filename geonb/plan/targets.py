@@ -58,7 +58,9 @@ def target_plans(
                 expert=matrix.expert,
                 shape=matrix.shape,
                 chosen=is_chosen,
-                because=target_modules.reason(matrix, chosen_experts=context.chosen_experts),
+                because=target_modules.reason(
+                    matrix, chosen_experts=context.chosen_experts, excluded_roles=context.excluded_roles
+                ),
                 rank=rank,
                 basis=context.basis if is_chosen else "",
                 budget=budgets[matrix.name] if is_chosen else 0.0,

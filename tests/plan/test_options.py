@@ -6,7 +6,7 @@ import pytest
 
 from geonb.errors import InputError
 from geonb.plan.horizon import horizon
-from geonb.plan.options import PlanOptions, bytes_of, default_output, expert_names
+from geonb.plan.options import PlanOptions, bytes_of, default_output, expert_names, role_names
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,13 @@ from geonb.plan.options import PlanOptions, bytes_of, default_output, expert_nam
         ({"seq_length": 1}, "--seq-length was given 1"),
         ({"max_rank": True}, "--max-rank was given True"),
         ({"memory_budget": 0}, "--memory-budget was given 0"),
+        (
+            {"rank_rule": "wide"},
+            "--rank-rule was given 'wide'; allowed are tail, customary, knee, noise, data, gradient",
+        ),
+        ({"exclude_roles": ("q", "attention")}, "--exclude-roles was given 'attention'; allowed are q, k, v, o, gate"),
+        ({"basis": "full", "rank_rule": "knee"}, "--basis full and --rank-rule knee were both given"),
+        ({"rank_rule": "gradient", "calibrate": False}, "--rank-rule gradient was given without a calibration"),
     ],
 )
 def test_refusals(options, message):
@@ -47,6 +54,21 @@ def test_defaults_are_accepted_and_round_trip():
 )
 def test_sizes(text, size):
     assert bytes_of(text) == size
+
+
+@pytest.mark.parametrize(
+    ("tokens", "roles"), [("up, q,up", ("q", "up")), (["gate", "k"], ("k", "gate")), ((), ()), (None, ())]
+)
+def test_roles_once_each_and_in_their_order(tokens, roles):
+    assert role_names(tokens) == roles
+    options = PlanOptions(exclude_roles=roles, rank_rule="noise").checked()
+    assert PlanOptions.from_json(options.to_json()) == options
+
+
+@pytest.mark.parametrize("tokens", ["", "q,", "q;k", ["Q"]])
+def test_a_role_that_is_none_is_refused_not_ignored(tokens):
+    with pytest.raises(InputError, match=r"--exclude-roles was given '.*'; allowed are q, k, v"):
+        role_names(tokens)
 
 
 def test_a_size_that_is_none_is_refused():
