@@ -61,7 +61,7 @@ class Axis:
 
 def number(value: float) -> str:
     """A tick's short text."""
-    return f"{value:.3g}"
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 @dataclass(slots=True)
@@ -71,6 +71,7 @@ class Picture:
     width: int
     height: int
     title: str = ""
+    hints: bool = True  # tooltips: an <img> shows none, and they are a third of the text
     parts: list[str] = field(default_factory=list)
 
     def text(
@@ -86,7 +87,7 @@ class Picture:
         self, x: float, y: float, width: float, height: float, fill: str, *, hint: str = "", opacity=1.0
     ) -> None:
         """A filled box with an optional tooltip."""
-        inside = f"<title>{html.escape(hint)}</title>" if hint else ""
+        inside = f"<title>{html.escape(hint)}</title>" if hint and self.hints else ""
         see_through = f' fill-opacity="{opacity:.2f}"' if opacity < 1 else ""
         self.parts.append(
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{max(0.0, height):.1f}" '
@@ -107,6 +108,12 @@ class Picture:
         dashes = f' stroke-dasharray="{dash}"' if dash else ""
         self.parts.append(f'<path d="{"".join(path)}" fill="none" stroke="{colour}" stroke-width="{width}"{dashes}/>')
 
+    def curve(self, x: Axis, y: Axis, xs, ys, colour: str, *, width: float = 1.6, dash: str = "") -> None:
+        """A polyline of data on two axes; what is not finite, or not positive on a log axis, breaks it."""
+        usable = [float(value) if not (y.log and not value > 0) else math.nan for value in ys]
+        pixels = [y.at(value) if math.isfinite(value) else math.nan for value in usable]
+        self.line([x.at(float(value)) for value in xs], pixels, colour, width=width, dash=dash)
+
     def dot(
         self, x: float, y: float, colour: str, hint: str = "", *, radius: float = 3.5, hollow: bool = False
     ) -> None:
@@ -114,7 +121,7 @@ class Picture:
         fill = "none" if hollow else colour
         self.parts.append(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{fill}" stroke="{colour}" stroke-width="1.4">'
-            f"<title>{html.escape(hint)}</title></circle>"
+            f"{f'<title>{html.escape(hint)}</title>' if hint and self.hints else ''}</circle>"
         )
 
     def axes(self, x: Axis, y: Axis, *, x_label: str = "", y_label: str = "", x_ticks: bool = True) -> None:
@@ -150,10 +157,22 @@ class Picture:
         )
 
 
+# cividis turned round: pale is little, dark is much, for every common kind of colour vision
+_CIVIDIS = (
+    (254, 232, 56), (225, 204, 85), (195, 179, 105), (165, 156, 116), (138, 134, 120),
+    (112, 113, 115), (87, 93, 109), (59, 73, 108), (18, 53, 112), (0, 34, 78),
+)  # fmt: skip
+
+
 def heat_colour(share: float) -> str:
-    """A sequential scale from pale to dark blue (cividis-like lightness), for 0..1."""
-    share = min(1.0, max(0.0, share))
-    stops = ((253, 231, 170), (120, 170, 150), (0, 60, 110))
-    first, second, local = (stops[0], stops[1], share * 2) if share < 0.5 else (stops[1], stops[2], share * 2 - 1)
+    """A sequential scale from pale yellow (0) to dark blue (1), in 40 shades so that neighbours can be joined."""
+    place = round(min(1.0, max(0.0, share)) * 40) / 40 * (len(_CIVIDIS) - 1)
+    index = min(len(_CIVIDIS) - 2, int(place))
+    first, second, local = _CIVIDIS[index], _CIVIDIS[index + 1], place - index
     red, green, blue = (round(a + (b - a) * local) for a, b in zip(first, second, strict=True))
     return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def on_heat(share: float) -> str:
+    """The colour of text on `heat_colour(share)`."""
+    return "#fff" if share > 0.45 else "#111"

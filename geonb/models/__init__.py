@@ -11,9 +11,11 @@ _NAMES = {
     "ModelCapacity": "capacity",
     "ModelInfo": "info",
     "TorchRuntime": "runtime",
+    "ModelSpectra": "spectra",
     "checkpoint_geometry": "geometry",
     "model_capacity": "capacity",
     "model_info": "info",
+    "model_spectra": "spectra",
     "stream_geometry": "geometry",
 }
 

@@ -1,0 +1,222 @@
+"""MassTrace: a run as it happens or as it happened - bounds, losses, budgets and the certificate's lights."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geonb.errors import GeonbError, InputError
+from geonb.train.events import Event
+from geonb.train.run_folder import RunFolder
+from geonb.widgets.decimate import buckets, extremes, majority
+from geonb.widgets.packing import pack
+from geonb.widgets.trace_columns import SERIES, TraceColumns, TraceReader
+from geonb.widgets.view import View, picture_html
+
+# more than one point a pixel only costs time; the strip is 4 px a column
+_POINTS, _COLUMNS, _EVALUATIONS = 1400, 200, 400
+# seconds between two looks at the file: at most four updates a second reach the page
+_PERIOD = 0.25
+_FINISHED = {"done", "stopped", "failed", "dead", "gone"}
+
+
+class MassTrace(View):
+    """The trace of a run: live while `trace.jsonl` grows, in this or another process, and replayed when it is done.
+
+    `source` is a run folder (path, `RunFolder`, or a `Run` that was saved) or a finished list of events. Reading and
+    drawing happen outside the process that trains, or in a thread of its own: nothing here can stop a run but the stop
+    button, which asks for it.
+
+    >>> from geonb.train.events import EvalEvent
+    >>> MassTrace([EvalEvent(step=0, loss=3.2)])
+    MassTrace('events', 0 steps)
+    """
+
+    name = "mass_trace"
+
+    def __init__(self, source: Any, *, title: str | None = None) -> None:
+        super().__init__()
+        self.columns = TraceColumns()
+        self.run: RunFolder | None = None
+        self._reader: TraceReader | None = None
+        self._plan: Any = None
+        self._status: dict[str, Any] = {}
+        self._window: tuple[float, float] | None = None
+        self._thread: threading.Thread | None = None
+        self._wake = threading.Event()
+        folder = getattr(source, "folder", None) if not isinstance(source, str | Path) else source
+        if isinstance(source, RunFolder):
+            folder = source.path
+        if folder is not None:
+            self.run = RunFolder.open(folder)
+            self._reader = TraceReader(self.run.trace_path, self.columns)
+            self._plan = self.run.plan()
+            self.title = title or self.run.path.name
+            self.read()
+        elif isinstance(source, Iterable):
+            self.columns = TraceColumns(source)
+            self.title = title or "events"
+        else:
+            raise InputError(
+                f"a trace was asked of {type(source).__name__}; allowed are a run folder or a list of events."
+            )
+
+    def __repr__(self) -> str:
+        return f"MassTrace({self.title!r}, {len(self.columns)} steps)"
+
+    # -- following ------------------------------------------------------------------------------------------------
+
+    def read(self) -> bool:
+        """Read on to the end of the file; whether anything is new."""
+        if self._reader is None:
+            return False
+        fresh = False
+        while self._reader.read():
+            fresh = True
+        return self._read_status() or fresh
+
+    def _read_status(self) -> bool:
+        assert self.run is not None
+        before = self._status
+        found: dict[str, Any] = {"state": "gone", "message": f"the run folder {self.run.path} is not there any more"}
+        if self.run.is_run():
+            try:
+                status = self.run.status()
+                found = status.to_dict() if status is not None else {"state": "planned", "message": ""}
+                if found["state"] in {"training", "verifying"} and not self.run.is_alive():
+                    found |= {
+                        "state": "dead",
+                        "message": f"its process is gone: geonb train run --resume -o {self.run.path}",
+                    }
+                found["stopping"] = (self.run.path / "stop").exists()
+            except (GeonbError, OSError, ValueError):
+                # status.json is replaced by one rename, so this is a folder on its way out
+                found = before or found
+        self._status = found
+        return found != before
+
+    def poll(self) -> bool:
+        """One look at the file, and one update of every host if there was news; whether there was."""
+        with self._lock:
+            fresh = self.read()
+        if fresh:
+            self.push()
+        return fresh
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more is expected."""
+        return self._reader is None or self._status.get("state") in _FINISHED
+
+    def begin(self) -> None:
+        if self._reader is None or self.is_finished:
+            return
+        self._wake.clear()
+        self._thread = threading.Thread(target=self._follow, name=f"geonb-trace-{self.title}", daemon=True)
+        self._thread.start()
+
+    def rest(self) -> None:
+        self._wake.set()
+
+    def _follow(self) -> None:
+        while not self._wake.wait(_PERIOD):
+            began = time.perf_counter()
+            self.poll()
+            if self.is_finished:
+                return
+            # a long trace or a slow page gets fewer updates, never a share of the training's time
+            self._wake.wait(4 * (time.perf_counter() - began))
+
+    # -- what is sent ---------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        columns, status = self.columns, self._status
+        horizon = status.get("horizon") or (int(self._plan.horizon["steps"]) if self._plan is not None else 0)
+        steps = columns.step.values
+        last = int(steps[-1]) if len(steps) else 0
+        pace = status.get("seconds_per_step")
+        phase = status.get("state") or ("done" if columns.stop else "events")
+        evaluations = columns.evaluations
+        if len(evaluations) > _EVALUATIONS:
+            evaluations = [evaluations[row] for row in buckets(len(evaluations), _EVALUATIONS)] + evaluations[-1:]
+        kept = ("step", "loss", "retention_loss", "best", "conditions", "delta", "delta_interval")
+        return {
+            "title": self.title,
+            "phase": phase,
+            "message": status.get("message") or (columns.stop or {}).get("because", ""),
+            "stopping": bool(status.get("stopping")) and phase == "training",
+            "can_stop": self.run is not None and phase == "training",
+            "step": last,
+            "horizon": max(int(horizon), last),
+            "pace": pace,
+            "left": pace * (horizon - last) if pace is not None and phase == "training" else None,
+            "unit": columns.unit,
+            "layers": columns.layers,
+            "evaluations": [{name: event.get(name) for name in kept} for event in evaluations],
+            "window": list(self._window) if self._window else None,
+            "unreadable": self._reader.unreadable if self._reader is not None else 0,
+        }
+
+    def data(self) -> bytes:
+        columns = self.columns
+        steps, series, binding = columns.step.values, columns.series.values, columns.binding.values
+        low, high = self._window or (0, np.inf)
+        inside = slice(int(np.searchsorted(steps, low, "left")), int(np.searchsorted(steps, high, "right")))
+        steps, series, binding = steps[inside], series[inside], binding[inside]
+        rows, values = extremes(series, _POINTS)
+        blocks = buckets(len(binding), _POINTS // 2)
+        packed: dict[str, np.ndarray] = {"step": steps[rows]}
+        packed |= {name: values[:, column] for column, name in enumerate(SERIES)}
+        packed["ribbon_step"] = steps[blocks]
+        packed["ribbon"] = majority(binding, _POINTS // 2) if len(binding) else binding
+        n_columns = 0
+        if columns.strip is not None and columns.strip.count:
+            strip_step, strip = columns.strip_step.values, columns.strip.values
+            inside = slice(int(np.searchsorted(strip_step, low, "left")), int(np.searchsorted(strip_step, high, "right")))
+            picked = buckets(len(strip_step[inside]), _COLUMNS)
+            packed["strip_step"] = strip_step[inside][picked]
+            packed["strip"] = strip[inside][picked].reshape(-1)
+            packed["layer_norm"] = np.array([fact[0] for fact in columns.layer_facts], dtype=np.float32)
+            packed["layer_over_sigma_k"] = np.array([fact[1] for fact in columns.layer_facts], dtype=np.float32)
+            n_columns = len(picked)
+        return pack(packed, total=len(columns), columns=n_columns, thinned=len(rows) < len(steps))
+
+    def receive(self, event: dict[str, Any]) -> None:
+        kind = event.get("kind")
+        if kind == "stop":
+            self.request_stop()
+        elif kind == "window":
+            low, high = event.get("low"), event.get("high")
+            self._window = (float(low), float(high)) if low is not None and high is not None else None
+            self.push()
+
+    def request_stop(self) -> None:
+        """Ask the run to stop at its next step, with a checkpoint; it can be resumed."""
+        if self.run is None or not self.run.is_run():
+            raise InputError("there is no run to stop here: this trace was given as events, or its folder is gone.")
+        self.run.request_stop()
+        self._status = {**self._status, "stopping": True}
+        self.push(data=False)
+
+    # -- still pictures -------------------------------------------------------------------------------------------
+
+    def events(self) -> list[Event]:
+        """Every event again, as records: of the run folder, or those that were given."""
+        if self.run is None:
+            raise InputError("the events of this trace are the list that it was given.")
+        return list(self.run.events())
+
+    def static(self) -> str:
+        from geonb.widgets.trace_picture import columns_picture
+
+        return picture_html(columns_picture(self.columns, hints=False), alt=f"Trace of {self.title}")
+
+    def figure(self) -> Any:
+        from geonb.widgets.figures import trace_figure
+
+        return trace_figure(self.columns, title=self.title)

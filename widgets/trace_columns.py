@@ -1,0 +1,145 @@
+"""A trace as growing columns: what a live view keeps of 100,000 steps, and reads on from a file that still grows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geonb.records import encode
+
+SERIES = ("loss", "eta_ceiling", "eta_sps", "eta_weyl", "eta_step", "gap", "noise_scale", "gradient_norm")
+BINDINGS = ("ceiling", "sps", "weyl", "none")
+# one read of a long trace: the view shows the beginning while the rest is on its way
+_CHUNK = 4 * 2**20
+_TAIL = 64
+
+
+class Growing:
+    """A float32 or uint8 array that grows by doubling; `values` is what is there."""
+
+    def __init__(self, width: int = 0, kind: str = "float32") -> None:
+        self._rows = np.zeros((64, width) if width else 64, dtype=kind)
+        self.count = 0
+
+    def append(self, row: Any) -> None:
+        """Add one row."""
+        if self.count == len(self._rows):
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+        self._rows[self.count] = row
+        self.count += 1
+
+    @property
+    def values(self) -> np.ndarray:
+        """A view of the rows so far."""
+        return self._rows[: self.count]
+
+
+class TraceColumns:
+    """The events of a run by column: steps, bounds, losses, budgets; evaluations stay as they are."""
+
+    def __init__(self, events: Iterable[Any] = ()) -> None:
+        self.clear()
+        for event in events:
+            self.add(encode(event.to_dict()))
+
+    def clear(self) -> None:
+        """Forget everything, as when a run was cut back to its checkpoint."""
+        self.step = Growing()
+        self.series = Growing(len(SERIES))
+        self.binding = Growing(kind="uint8")
+        self.strip_step = Growing()
+        self.strip: Growing | None = None
+        self.layers: list[str] = []
+        self.layer_facts: list[tuple[float, float]] = []
+        self.evaluations: list[dict[str, Any]] = []
+        self.stop: dict[str, Any] | None = None
+        self.unit = ""
+
+    def add(self, event: dict[str, Any]) -> None:
+        """Take in one event, as it stands in trace.jsonl."""
+        kind = event.get("kind")
+        if kind == "step":
+            self._add_step(event)
+        elif kind == "eval":
+            self.evaluations.append(event)
+            self.stop = None
+        elif kind == "stop":
+            self.stop = event
+
+    def _add_step(self, event: dict[str, Any]) -> None:
+        self.stop = None  # a resumed run goes on behind its earlier stop
+        self.step.append(event["step"])
+        self.series.append([_float(event.get(name)) for name in SERIES])
+        binding = event.get("binding", "none")
+        self.binding.append(BINDINGS.index(binding) if binding in BINDINGS else BINDINGS.index("none"))
+        self.unit = event.get("unit", self.unit)
+        layers = event.get("layers") or ()
+        if not layers:
+            return
+        if self.strip is None or len(layers) != len(self.layers):
+            self.layers = [layer["name"] for layer in layers]
+            self.strip, self.strip_step = Growing(len(layers), "uint8"), Growing()
+        used = [min(1.0, max(0.0, _float(layer["budget_used"]))) for layer in layers]
+        self.strip.append(np.nan_to_num(np.array(used) * 255).round())
+        self.strip_step.append(event["step"])
+        self.layer_facts = [(_float(layer["norm"]), _float(layer["over_sigma_k"])) for layer in layers]
+
+    def __len__(self) -> int:
+        return self.step.count
+
+
+class TraceReader:
+    """Reads `trace.jsonl` on from where it stopped; a file that shrank, changed or went away is noticed."""
+
+    def __init__(self, path: str | Path, columns: TraceColumns) -> None:
+        self.path, self.columns = Path(path), columns
+        self.offset, self._tail = 0, b""
+        self.unreadable = 0
+
+    def read(self) -> bool:
+        """Take in what was added, at most a few megabytes; whether anything changed."""
+        try:
+            with self.path.open("rb") as stream:
+                if self._was_cut(stream):
+                    self.columns.clear()
+                    self.offset, self._tail = 0, b""
+                stream.seek(self.offset)
+                block = stream.read(_CHUNK)
+        except OSError:
+            return False
+        end = block.rfind(b"\n") + 1
+        if end == 0:
+            return False
+        for line in block[:end].splitlines():
+            self._take(line)
+        self.offset += end
+        self._tail = (self._tail + block[:end])[-_TAIL:]
+        return True
+
+    def _was_cut(self, stream: Any) -> bool:
+        # a resumed run cuts its trace back to the checkpoint and goes on: the same length may hold other lines
+        if not self.offset:
+            return False
+        stream.seek(self.offset - len(self._tail))
+        return stream.read(len(self._tail)) != self._tail
+
+    def _take(self, line: bytes) -> None:
+        try:
+            self.columns.add(json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            # a damaged line is counted and shown, and hides nothing of the others
+            self.unreadable += 1
+
+
+def _float(value: Any) -> float:
+    if value is None:
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
