@@ -106,3 +106,42 @@ def spectrum_figure(view: Any) -> Any:
         figure.update_yaxes(type="log", row=1, col=2)
     figure.update_yaxes(autorange="reversed", title_text="layer", row=1, col=1)
     return themed(figure, title=plain(view.title), height=520)
+
+
+def target_figure(plan: Any) -> Any:
+    """Ranks by layer and role, and the trained parameters by role."""
+    from plotly.subplots import make_subplots
+
+    from geonb.widgets.target_picture import rank_grid
+
+    layers, roles, ranks = rank_grid(plan)
+    figure = make_subplots(rows=1, cols=2, column_widths=[0.6, 0.4], subplot_titles=("rank", "trained parameters"))
+    figure.add_heatmap(
+        x=roles, y=[str(layer) for layer in layers], z=ranks, colorscale="Cividis", reversescale=True,
+        colorbar={"x": 0.55}, row=1, col=1,
+    )  # fmt: skip
+    totals = {role: sum(t.parameters for t in plan.targets if t.role == role) for role in roles}
+    figure.add_bar(x=list(totals), y=list(totals.values()), marker={"color": PALETTE["blue"]}, row=1, col=2)
+    figure.update_yaxes(autorange="reversed", title_text="layer", row=1, col=1)
+    return themed(figure, title=plain(str(plan.model["name"])), height=460)
+
+
+def adapter_figure(view: Any) -> Any:
+    """Size by matrix beside the random adapter's, on a log axis."""
+    import plotly.graph_objects as go
+
+    rows = view.rows()
+    names = [plain(row["name"]) for row in rows]
+    unit = "‖dW‖₂ / σₖ" if view.is_relative else "‖dW‖₂"
+    figure = go.Figure()
+    figure.add_bar(y=names, x=[row["size"] for row in rows], name=unit, orientation="h", marker={"color": PALETTE["blue"]})
+    figure.add_scatter(
+        y=names, x=[row["null"] for row in rows], name="random adapter", mode="markers", marker={"color": "#555"},
+        error_x={"type": "data", "array": [
+            row["null_high"] - row["null"] if row["null"] is not None else None for row in rows
+        ]},
+    )  # fmt: skip
+    figure.update_xaxes(type="log", title_text=unit)
+    figure.update_yaxes(autorange="reversed")
+    title = f"{plain(view.audit.folder)}: {view.audit.scale_verdict}"
+    return themed(figure, title=title, height=max(320, 120 + 18 * len(rows)))
