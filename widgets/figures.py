@@ -145,3 +145,30 @@ def adapter_figure(view: Any) -> Any:
     figure.update_yaxes(autorange="reversed")
     title = f"{plain(view.audit.folder)}: {view.audit.scale_verdict}"
     return themed(figure, title=title, height=max(320, 120 + 18 * len(rows)))
+
+
+def comparison_figure(compared: Any) -> Any:
+    """Losses over the steps, and the change of each run's task loss with its interval."""
+    from plotly.subplots import make_subplots
+
+    from geonb.widgets.comparison_picture import COLOURS
+
+    figure = make_subplots(rows=1, cols=2, column_widths=[0.65, 0.35], subplot_titles=("loss", "change against the base"))
+    for index, run in enumerate(compared.runs):
+        colour, label = COLOURS[index % len(COLOURS)], plain(run.label)
+        for series, dash, name in ((run.validation, "solid", label), (run.retention, "dash", f"{label}, base text")):
+            figure.add_scatter(
+                x=[step for step, _ in series], y=[loss for _, loss in series], name=name, mode="lines+markers",
+                line={"color": colour, "dash": dash}, row=1, col=1,
+            )  # fmt: skip
+        if run.task is not None:
+            low, high = run.task.interval or (run.task.value, run.task.value)
+            figure.add_scatter(
+                x=[run.task.value], y=[label], mode="markers", marker={"color": colour, "size": 9}, showlegend=False,
+                error_x={"type": "data", "symmetric": False, "array": [high - run.task.value],
+                         "arrayminus": [run.task.value - low]}, row=1, col=2,
+            )  # fmt: skip
+    figure.update_xaxes(title_text="step", row=1, col=1)
+    figure.update_yaxes(title_text="nats per token", row=1, col=1)
+    figure.update_xaxes(title_text="nats per token", row=1, col=2)
+    return themed(figure, title="Runs compared", height=460)

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from geonb.errors import GeonbError, InputError
+from geonb.records import Record
 from geonb.train.events import Event
+from geonb.train.gates import Verification
 from geonb.train.run_folder import RunFolder
 from geonb.widgets.decimate import buckets, extremes, majority
 from geonb.widgets.packing import pack
@@ -41,6 +43,7 @@ class MassTrace(View):
 
     def __init__(self, source: Any, *, title: str | None = None) -> None:
         super().__init__()
+        self._given = source if isinstance(source, Record) else None
         self.columns = TraceColumns()
         self.run: RunFolder | None = None
         self._reader: TraceReader | None = None
@@ -68,6 +71,11 @@ class MassTrace(View):
 
     def __repr__(self) -> str:
         return f"MassTrace({self.title!r}, {len(self.columns)} steps)"
+
+    @property
+    def record(self) -> Record | None:
+        """The record that was given, if it was one."""
+        return self._given
 
     # -- following ------------------------------------------------------------------------------------------------
 
@@ -159,8 +167,25 @@ class MassTrace(View):
             "layers": columns.layers,
             "evaluations": [{name: event.get(name) for name in kept} for event in evaluations],
             "window": list(self._window) if self._window else None,
+            "verification": self._verification_state(),
             "unreadable": self._reader.unreadable if self._reader is not None else 0,
         }
+
+    def verification(self) -> Verification | None:
+        """What was verified after training, None before that or where the file cannot be read."""
+        if self.run is None or not self.run.verification_path.is_file():
+            return None
+        try:
+            return Verification.load(self.run.verification_path)
+        except (GeonbError, OSError, ValueError, TypeError):
+            return None
+
+    def _verification_state(self) -> dict[str, Any] | None:
+        found = self.verification() if self.is_finished else None
+        if found is None:
+            return None
+        gates = [[gate.name, gate.status, gate.required, gate.because] for gate in found.gates]
+        return {"verdict": found.verdict, "gates": gates}
 
     def data(self) -> bytes:
         columns = self.columns
@@ -214,7 +239,9 @@ class MassTrace(View):
     def static(self) -> str:
         from geonb.widgets.trace_picture import columns_picture
 
-        return picture_html(columns_picture(self.columns, hints=False), alt=f"Trace of {self.title}")
+        verified = self.verification()
+        picture = picture_html(columns_picture(self.columns, hints=False), alt=f"Trace of {self.title}")
+        return picture + (verified.to_html() if verified is not None else "")
 
     def figure(self) -> Any:
         from geonb.widgets.figures import trace_figure

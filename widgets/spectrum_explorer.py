@@ -49,6 +49,7 @@ class SpectrumExplorer(View):
         self._record: ModelSpectra | None = None
         self._thread: threading.Thread | None = None
         self._leave = threading.Event()
+        self._broken: GeonbError | None = None
         found: Sequence[MatrixGeometry] = ()
         if isinstance(source, ModelSpectra):
             self._record, found, self.title = source, source.matrices, source.source
@@ -143,11 +144,19 @@ class SpectrumExplorer(View):
     def rest(self) -> None:
         self._leave.set()
 
+    def wait(self) -> SpectrumExplorer:
+        """Wait until the map has filled in; raises what broke it off."""
+        if self._thread is not None:
+            self._thread.join()
+        if self._broken is not None:
+            raise self._broken
+        return self.complete()
+
     def _fill(self) -> None:
         try:
             self._measure(self._leave)
         except GeonbError as error:
-            self._error = str(error)
+            self._broken, self._error = error, str(error)
         self.push()
 
     def _measure(self, leave: threading.Event) -> None:

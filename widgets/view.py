@@ -7,6 +7,7 @@ import html
 import json
 import threading
 import urllib.parse
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from geonb.errors import GeonbError
@@ -30,6 +31,8 @@ class View:
         self._hosts: list[Any] = []
         self._lock = threading.RLock()
         self._error = ""
+        # called after each event of a page that was taken in, with that event
+        self.listeners: list[Callable[[dict[str, Any]], None]] = []
 
     # -- what a subclass says -------------------------------------------------------------------------------------
 
@@ -125,6 +128,8 @@ class View:
         try:
             self._error = ""
             self.receive(event)
+            for listener in self.listeners:
+                listener(event)
         except GeonbError as error:
             self._error = str(error)
             self.push(data=False)

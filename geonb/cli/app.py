@@ -8,9 +8,13 @@ from typing import Any
 
 import typer
 
+from geonb.cli import adapter as adapter_group
+from geonb.cli import dashboard as dashboard_group
 from geonb.cli import demo as demo_group
 from geonb.cli import model as model_group
 from geonb.cli import plan as plan_group
+from geonb.cli import spectra as spectra_group
+from geonb.cli import stop as stop_group
 from geonb.cli import train as train_group
 from geonb.cli.exceptions import Abort, Exit, UsageError, is_help, message_of
 from geonb.errors import GeonbError
@@ -18,8 +22,8 @@ from geonb.errors import GeonbError
 app = typer.Typer(
     name="geonb",
     help="See a model's geometry, train an adapter with nothing to tune, verify it.\n\n"
-    "Start with `geonb demo`; then `geonb model info MODEL`, `geonb plan -m MODEL -d FILE`, "
-    "`geonb train run -m MODEL -d FILE -o RUN`. MODEL is a Hugging Face folder, a hub id, or `embedded`.",
+    "Start with `geonb demo`; then `geonb spectra MODEL`, `geonb plan -m MODEL -d FILE`, "
+    "`geonb train run -m MODEL -d FILE -o RUN`, and look at all of it with `geonb dashboard MODEL RUN`. MODEL is a Hugging Face folder, a hub id, or `embedded`.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -27,7 +31,11 @@ app = typer.Typer(
 )
 app.add_typer(model_group.app, name="model")
 app.add_typer(train_group.app, name="train")
+app.add_typer(adapter_group.app, name="adapter")
+app.command(name="spectra")(spectra_group.spectra)
 app.command(name="plan")(plan_group.plan)
+app.command(name="stop")(stop_group.stop)
+app.command(name="dashboard")(dashboard_group.dashboard)
 app.command(name="demo")(demo_group.demo)
 
 

@@ -25,6 +25,11 @@ def returning_records() -> Iterator[None]:
         _quiet.reset(token)
 
 
+def is_quiet() -> bool:
+    """Whether a notebook shows what a command returns."""
+    return _quiet.get()
+
+
 def answer(record: Record, *, as_json: bool = False, text: str | None = None) -> Record:
     """Print `record` (unless a notebook will show it) and hand it on."""
     if not _quiet.get():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 from geonb.train.events import EvalEvent, Event, StepEvent, StopEvent
@@ -35,23 +36,50 @@ class TrainingBar:
 
 
 class StageLine:
-    """What a plan is doing, on one line of stderr that is written over and cleared at the end."""
+    """What a plan is doing: one line that is written over and cleared at the end, on stderr or in a notebook's cell."""
 
     def __init__(self, *, enabled: bool = True) -> None:
-        self._enabled = enabled and sys.stderr.isatty()
+        from geonb.cli.output import is_quiet
+
+        self._cell: Any = None
+        self._in_notebook = enabled and is_quiet() and _is_live()
+        self._on_terminal = enabled and not self._in_notebook and sys.stderr.isatty()
+        self._shown = 0.0
 
     def __call__(self, text: str) -> None:
-        if self._enabled:
+        if self._on_terminal:
             sys.stderr.write(f"\r\x1b[2K{text[:110]}")
             sys.stderr.flush()
+        elif self._in_notebook and time.monotonic() - self._shown > 0.2:
+            self._shown = time.monotonic()
+            self._show_in_cell(text)
+
+    def _show_in_cell(self, text: str) -> None:
+        from IPython.display import display
+
+        bundle = {"text/plain": f"… {text}"}
+        if self._cell is None:
+            self._cell = display(bundle, raw=True, display_id=True)
+        else:
+            self._cell.update(bundle, raw=True)
 
     def __enter__(self) -> StageLine:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._enabled:
+        if self._on_terminal:
             sys.stderr.write("\r\x1b[2K")
             sys.stderr.flush()
+        elif self._cell is not None:
+            from IPython.display import clear_output
+
+            clear_output()
+
+
+def _is_live() -> bool:
+    from geonb.widgets.displayed import is_live
+
+    return is_live()
 
 
 class GeometryBar:

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from geonb.cli import options
+from geonb.cli import live, options
 from geonb.cli.output import answer, note
 from geonb.cli.progress import StageLine, TrainingBar
 from geonb.errors import InputError
@@ -132,22 +132,51 @@ def run(
         return answer(plan, as_json=json)
     if explain:
         note(plan.to_text(explain=True))
-    with stop_on_interrupt() as stop:
-        result = run_training(
-            plan,
-            output=output,
-            save=not no_save,
-            resume=resume,
-            overwrite=overwrite,
-            sinks=[TrainingBar(int(plan.horizon["steps"]), enabled=not json)],
-            should_stop=stop.is_set,
-            device=device,
-        )
+    folder = str(output if output is not None else plan.output)
+    if not (no_save or overwrite or resume):
+        refuse_existing(folder)
+
+    def carry_out(*, watched: bool) -> Any:
+        with stop_on_interrupt() as stop:
+            return run_training(
+                plan,
+                output=output,
+                save=not no_save,
+                resume=resume,
+                overwrite=overwrite,
+                sinks=[TrainingBar(int(plan.horizon["steps"]))] if watched else [],
+                should_stop=stop.is_set,
+                device=device,
+            )
+
+    if live.is_background():
+        if no_save:
+            raise InputError("--no-save leaves no trace to follow: leave it out, or train without the background.")
+        return live.TrainingJob(folder, lambda: _reported(carry_out(watched=False))).start()
+    result = _reported(carry_out(watched=not json))
+    if result.folder is not None:
+        note(f"report: {RunFolder(result.folder).report_path}")
+    return answer(result, as_json=json)
+
+
+def _reported(result: Any) -> Any:
+    """The result, after its report was written."""
     if result.folder is not None:
         from geonb.widgets.report import write_report
 
-        note(f"report: {write_report(result.folder)}")
-    return answer(result, as_json=json)
+        write_report(result.folder)
+    return result
+
+
+@app.command()
+def compare(
+    runs: list[str] = typer.Argument(..., metavar="RUN RUN...", help="Two or more folders of runs."),
+    json: bool = options.AS_JSON,
+) -> Any:
+    """Hold runs against each other: losses, retention, budgets, and paired intervals where the examples are the same."""
+    from geonb.train.compare import compare_runs
+
+    return answer(compare_runs(runs), as_json=json)
 
 
 @app.command()

@@ -41,7 +41,7 @@ function render({ model, el }) {
       layer.append(g("text", { x: left - 6, y: at + 4, "text-anchor": "end", class: "gn-tick" }, row.name.length > 46 ? `…${row.name.slice(-45)}` : row.name));
       const line = g("g", { class: "gn-row", "data-name": row.name });
       if (row.size > 0) line.append(g("rect", { x: left, y: at - step * 0.3, width: Math.max(1, x.at(row.size) - left), height: step * 0.6, fill: row.limit !== null && row.size > row.limit ? COLOUR.vermilion : COLOUR.blue, "fill-opacity": 0.85 }),
-        g("line", { x1: x.at(row.null_low), x2: x.at(row.null_high), y1: at, y2: at, stroke: COLOUR.grey, "stroke-width": 5 }), g("circle", { cx: x.at(row.null), cy: at, r: 2, fill: "#222" }));
+        g("line", { x1: x.at(row.null_low), x2: x.at(row.null_high), y1: at, y2: at, stroke: COLOUR.grey, "stroke-width": 5 }), g("circle", { cx: x.at(row.null), cy: at, r: 2, fill: "currentColor" }));
       else line.append(g("text", { x: left + 8, y: at + 4, class: "gn-tick" }, row.moved ? "not measured" : "did not move"));
       line.append(g("rect", { x: 730, y: at - step * 0.3, width: (150 * row.rank) / largest, height: step * 0.6, fill: COLOUR.grey, "fill-opacity": 0.3 }));
       if (row.rank_used !== null) line.append(g("rect", { x: 730, y: at - step * 0.3, width: (150 * row.rank_used) / largest, height: step * 0.6, fill: COLOUR.green, "fill-opacity": 0.85 }),

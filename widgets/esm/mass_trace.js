@@ -24,9 +24,10 @@ function render({ model, el }) {
   const readout = h("div", { class: "gn-soft gn-readout", "aria-live": "off" });
   const lights = h("div", { class: "gn-bar gn-lights" });
   const message = h("div", { class: "gn-soft" });
+  const gates = h("div", { class: "gn-bar gn-gates" });
   const picture = g("svg", { role: "img", "aria-label": "Trace of a training run" });
   root.append(h("div", { class: "gn-bar" }, name, chip, facts, stop), h("div", { class: "gn-progress" }, bar),
-    h("div", { class: "gn-bar" }, play, slider, reset), readout, lights, picture, message, error);
+    h("div", { class: "gn-bar" }, play, slider, reset), readout, lights, gates, picture, message, error);
 
   const range = () => {
     if (state.window) return state.window;
@@ -216,6 +217,9 @@ function render({ model, el }) {
       return h("span", { class: `gn-chip gn-light gn-${condition.status.replace(" ", "")}`, title: condition.because, "data-status": condition.status },
         h("span", { class: "gn-dot" }), `${condition.name}: ${condition.status}`);
     }) : [h("span", { class: "gn-chip gn-light gn-unmeasured", "data-status": "unmeasured" }, h("span", { class: "gn-dot" }), "unmeasured until the first evaluation")]));
+    const verified = state.verification;
+    gates.replaceChildren(...(verified ? [h("span", { class: "gn-soft" }, `Verification ${verified.verdict}`), ...verified.gates.map(([label, status, required, because]) =>
+      h("span", { class: `gn-chip gn-gate gn-${{ passed: "met", failed: required ? "bad" : "notmet" }[status] || "unmeasured"}`, title: `${because}${required ? "" : " (reported, not required)"}`, "data-status": status }, h("span", { class: "gn-dot" }), label))] : []));
     if (!(data.step || []).length) { readout.textContent = "waiting for the first step …"; return; }
     const row = rowAt(until);
     const binds = BINDS[data.ribbon[Math.min(data.ribbon.length - 1, Math.max(0, [...data.ribbon_step].findLastIndex((step) => step <= data.step[row])))]];

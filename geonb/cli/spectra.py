@@ -1,0 +1,36 @@
+"""`geonb spectra`: the singular values of every matrix, and the map of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from geonb.cli import live
+from geonb.cli.output import answer
+from geonb.cli.progress import GeometryBar
+
+
+def spectra(
+    model: str = typer.Argument(..., metavar="MODEL", help="A Hugging Face folder, a hub id, or `embedded`."),
+    picture: str | None = typer.Option(None, "--picture", help="Write the map and one spectrum to this SVG file."),
+    json: bool = typer.Option(False, "--json", help="Print one JSON document on stdout."),
+) -> Any:
+    """Measure every matrix of MODEL: sigma_max, sigma_k, k, tail. In a notebook the map fills in as it goes.
+
+    A matrix that was measured before comes from the cache, so the second look is fast.
+    """
+    from geonb.models.checkpoint import Checkpoint
+    from geonb.models.spectra import model_spectra
+
+    checkpoint = Checkpoint.open(model)
+    record = live.explored(checkpoint)
+    if record is None:
+        record = model_spectra(checkpoint, progress=GeometryBar(enabled=not json))
+    if picture is not None:
+        from geonb.records import atomic_write
+        from geonb.widgets.explorer_picture import explorer_picture
+        from geonb.widgets.spectrum_explorer import SpectrumExplorer
+
+        atomic_write(picture, explorer_picture(SpectrumExplorer(record)))
+    return answer(record, as_json=json)

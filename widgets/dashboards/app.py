@@ -1,0 +1,85 @@
+"""Serve the dashboard: on this machine alone, to pages of its own origin, behind a password if one is given."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from geonb.errors import InputError
+from geonb.plan.plan import Plan
+from geonb.widgets.dashboards.library import Library
+
+ADDRESS = "127.0.0.1"
+
+
+def pages(library: Library) -> dict[str, Callable[[], Any]]:
+    """Every page by its path; each browser gets views of its own."""
+    from geonb.widgets.dashboards.model_page import model_page
+    from geonb.widgets.dashboards.plan_page import plan_page
+    from geonb.widgets.dashboards.runs_page import runs_page
+
+    first = runs_page if library.runs() else model_page
+    return {
+        "/": lambda: first(library),
+        "model": lambda: model_page(library),
+        "plan": lambda: plan_page(library),
+        "runs": lambda: runs_page(library),
+    }
+
+
+def origins(port: int, more: Sequence[str] = ()) -> list[str]:
+    """What a browser's address may begin with: this machine, and what a person added (a proxy, a forwarded port)."""
+    for origin in more:
+        if "*" in origin or "/" in origin:
+            raise InputError(
+                f"--origin was given {origin!r}; allowed is one HOST:PORT as the browser shows it, without * or a path."
+            )
+    return [f"{ADDRESS}:{port}", f"localhost:{port}", *more]
+
+
+def refuse_taken(port: int) -> None:
+    """Raise `InputError` where somebody listens on `port` already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ADDRESS, port))
+        except OSError as error:
+            raise InputError(f"port {port} cannot be used ({error.strerror}): give a free one with --port.") from None
+
+
+def serve(
+    sources: Sequence[str],
+    *,
+    plan: Plan | None = None,
+    port: int = 5006,
+    origin: Sequence[str] = (),
+    password: str | None = None,
+    show: bool = False,
+) -> None:
+    """Serve the pages of `sources` (models, runs, folders of runs) until the process is stopped.
+
+    Binds 127.0.0.1 only; a websocket from another origin than `origins` is refused. With `password` every page asks
+    for it first (any user name).
+    """
+    library = Library(sources, plan=plan)
+    allowed = origins(port, origin)
+    refuse_taken(port)
+    import panel as pn
+
+    pn.extension()
+    guarded: dict[str, Any] = {}
+    if password is not None:
+        guarded = {"basic_auth": password, "cookie_secret": secrets.token_urlsafe(32)}
+    pn.serve(
+        pages(library),
+        address=ADDRESS,
+        port=port,
+        websocket_origin=allowed,
+        show=show,
+        title="geonb",
+        verbose=False,
+        autoreload=False,
+        **guarded,
+    )

@@ -1,0 +1,81 @@
+"""What a dashboard shows: the models and run folders it was given, looked up anew on each page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from geonb.errors import GeonbError, InputError
+from geonb.models.checkpoint import Checkpoint
+from geonb.plan.plan import Plan
+from geonb.train.run_folder import RunFolder
+
+
+class Library:
+    """Models and runs by name; a folder that holds runs stands for all of them, also those that come later.
+
+    Raises `InputError` where something given is neither a run, nor a folder with runs, nor a model.
+    """
+
+    def __init__(self, sources: Sequence[str], *, plan: Plan | None = None) -> None:
+        self.plan = plan
+        self.models: dict[str, str] = {}
+        self._runs: list[Path] = []
+        self._shelves: list[Path] = []
+        for source in sources:
+            path = Path(source)
+            if RunFolder(path).is_run():
+                self._runs.append(path)
+            elif path.is_dir() and not (path / "config.json").is_file():
+                self._shelves.append(path)
+                if not self.runs():
+                    raise InputError(
+                        f"{source} is a folder with neither a run (plan.json) nor a model (config.json) in it: give a "
+                        "model, a run, or a folder of runs."
+                    )
+            else:
+                checkpoint = Checkpoint.open(source)
+                self.models[checkpoint.name] = str(source)
+        if plan is not None:
+            self.models.setdefault(str(plan.model["name"]), str(plan.model["source"]))
+
+    def runs(self) -> dict[str, Path]:
+        """The runs that are there now, by a name of their own, the latest first."""
+        found = [path for path in self._runs if RunFolder(path).is_run()]
+        for shelf in self._shelves:
+            found += [path.parent for path in shelf.glob("*/plan.json")]
+        named: dict[str, Path] = {}
+        for path in sorted(dict.fromkeys(found), key=_changed, reverse=True):
+            name = path.name if path.name not in named else str(path)
+            named[name] = path
+        return named
+
+    def model_sources(self) -> dict[str, str]:
+        """The models that were given, then those that the runs were made from."""
+        found = dict(self.models)
+        for path in self.runs().values():
+            plan = read_plan(path)
+            if plan is not None:
+                found.setdefault(str(plan.model["name"]), str(plan.model["source"]))
+        return found
+
+
+def read_plan(path: Path) -> Plan | None:
+    """The plan of a run, None where it is gone or half-written."""
+    try:
+        return RunFolder.open(path).plan()
+    except (GeonbError, OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _changed(path: Path) -> float:
+    try:
+        return (path / "trace.jsonl").stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def one_of(wanted: Any, allowed: Sequence[str]) -> str | None:
+    """`wanted` where it is allowed, else the first of `allowed`, else None."""
+    return wanted if wanted in allowed else (allowed[0] if allowed else None)
