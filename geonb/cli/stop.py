@@ -34,13 +34,15 @@ def stop(
     from geonb.cli.live import running_jobs
     from geonb.train.run_folder import RunFolder
 
-    folders = [run] if run is not None else [job.folder for job in running_jobs()]
+    own = [job.folder for job in running_jobs()]
+    folders = [run] if run is not None else own
     if not folders:
         raise InputError("no run is training in this process: give the folder of the run to stop.")
     steps = []
     for folder in folders:
         found = RunFolder.open(folder)
-        if not found.is_alive():
+        # a run of this process may not have written its first status yet
+        if folder not in own and not found.is_alive():
             raise InputError(f"the run {folder} is not training: `geonb train status {folder}` says how it ended.")
         status = found.status()
         found.request_stop()

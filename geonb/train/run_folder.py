@@ -1,4 +1,4 @@
-"""The folder of a training run: plan.json, trace.jsonl, status.json, checkpoint/, adapter/, verification.json.
+"""The folder of a training run: plan, trace and status, checkpoint/, adapter/, verification.json and losses.json.
 
 The trace is append-only and the source of truth for every view, also from another process. `status.json` holds what
 depends on the clock. A file named `stop` is a request that the loop honours at its next step.
@@ -105,6 +105,10 @@ class RunFolder:
     @property
     def verification_path(self) -> Path:
         return self.path / "verification.json"
+
+    @property
+    def losses_path(self) -> Path:
+        return self.path / "losses.json"
 
     @property
     def report_path(self) -> Path:

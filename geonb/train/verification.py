@@ -16,6 +16,7 @@ from geonb.geometry.cka import debiased_linear_cka
 from geonb.geometry.measurement import Measurement
 from geonb.geometry.singular_values import singular_values
 from geonb.geometry.statistics import mcnemar
+from geonb.train.example_losses import ExampleLosses, examples_digest, six_digits
 from geonb.train.gates import FAILED, PASSED, UNMEASURED, Gate, LayerBound, Verification, verdict
 from geonb.train.objective import Evaluation, evaluate, to_tensors
 from geonb.train.probes import ProbeResult, probe
@@ -29,10 +30,11 @@ _MERGE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 2e-
 _LOOP = 1 / 3
 
 
-def verify(training: Training, adapter_folder: Path | None = None) -> Verification:
+def verify(training: Training, adapter_folder: Path | None = None, losses_path: Path | None = None) -> Verification:
     """Measure the adapter that stands in the model (the best one) against the base model, and judge it.
 
     `adapter_folder` is the saved adapter, which is loaded again through PEFT; without it a temporary copy is written.
+    `losses_path` is where the losses of the single examples are kept; without it they are not.
     """
     equipment = training.equipment
     layers = _layer_bounds(training)
@@ -61,6 +63,8 @@ def verify(training: Training, adapter_folder: Path | None = None) -> Verificati
         _cka_gate(cka),
         _retention_gate(retained, task),
     )
+    if losses_path is not None:
+        _example_losses(training, base, adapted, base_retention, adapted_retention).save(losses_path)
     return Verification(
         verdict=verdict(gates),
         gates=gates,
@@ -180,6 +184,24 @@ def _retention(training: Training, adapted: Evaluation | None, base: Evaluation 
     if adapted is None or base is None:
         return None
     return training.schedule.paired(adapted.per_example, base.per_example)
+
+
+def _example_losses(
+    training: Training,
+    base: Evaluation,
+    adapted: Evaluation,
+    base_retention: Evaluation | None,
+    adapted_retention: Evaluation | None,
+) -> ExampleLosses:
+    equipment = training.equipment
+    return ExampleLosses(
+        evaluation_digest=examples_digest(equipment.evaluation),
+        base=six_digits(base.per_example),
+        adapted=six_digits(adapted.per_example),
+        retention_digest=examples_digest(equipment.retention) if base_retention else None,
+        base_retention=six_digits(base_retention.per_example) if base_retention else (),
+        adapted_retention=six_digits(adapted_retention.per_example) if adapted_retention else (),
+    )
 
 
 def _repetition(training: Training, base: ProbeResult, adapted: ProbeResult) -> Measurement:
