@@ -8,7 +8,13 @@ from typing import Any
 from geonb.widgets.svg import PALETTE, Axis, Picture
 
 _WIDTH, _ROWS, _TOP = 920, 64, 98
-VERDICT_COLOUR = {"inside": "green", "beyond": "vermilion", "broken": "vermilion", "unmoved": "orange", "unmeasured": "grey"}
+VERDICT_COLOUR = {
+    "inside": "green",
+    "beyond": "vermilion",
+    "broken": "vermilion",
+    "unmoved": "orange",
+    "unmeasured": "grey",
+}
 
 
 def adapter_picture(view: Any) -> str:
@@ -56,7 +62,9 @@ def _bars(picture: Picture, view: Any, shown: list[dict[str, Any]], x: Axis, ste
         if row["size"] is None or row["size"] <= 0:
             picture.text(x.start + 6, y + 4, "did not move" if not row["moved"] else "not measured")
             continue
-        picture.rectangle(x.start, y - step * 0.3, x.at(row["size"]) - x.start, step * 0.6, PALETTE["blue"], opacity=0.8)
+        picture.rectangle(
+            x.start, y - step * 0.3, x.at(row["size"]) - x.start, step * 0.6, PALETTE["blue"], opacity=0.8
+        )
         picture.line([x.at(row["null_low"]), x.at(row["null_high"])], [y, y], PALETTE["grey"], width=5)
         picture.dot(x.at(row["null"]), y, "#333", radius=2)
 

@@ -25,7 +25,9 @@ def comparison_picture(compared: RunsCompared) -> str:
         for index, run in enumerate(runs):
             colour = COLOURS[index % len(COLOURS)]
             for series, dash in ((run.validation, ""), (run.retention, "5 3")):
-                picture.curve(x, y, [step for step, _ in series], [loss for _, loss in series], colour, width=2, dash=dash)
+                picture.curve(
+                    x, y, [step for step, _ in series], [loss for _, loss in series], colour, width=2, dash=dash
+                )
                 for step, loss in series:
                     picture.dot(x.at(step), y.at(loss), colour, radius=2.2)
     for index, run in enumerate(runs):

@@ -40,7 +40,12 @@ def trace_figure(columns: TraceColumns, *, title: str) -> Any:
         cols=1,
         shared_xaxes=True,
         vertical_spacing=0.06,
-        subplot_titles=("step size and its bounds", "loss, nats per token", "duality gap, nats", "budget used, ‖dW‖₂ / R"),
+        subplot_titles=(
+            "step size and its bounds",
+            "loss, nats per token",
+            "duality gap, nats",
+            "budget used, ‖dW‖₂ / R",
+        ),
     )
     rows, values = extremes(columns.series.values, _POINTS)
     steps = columns.step.values[rows]
@@ -98,7 +103,13 @@ def spectrum_figure(view: Any) -> Any:
         for x, y, name, line, mode in (
             (index, spectrum.values, "singular values", {"color": PALETTE["blue"]}, "lines"),
             (index, twin, "random twin", {"color": PALETTE["grey"], "dash": "dash"}, "lines"),
-            ([1, len(index)], [spectrum.noise_edge] * 2, "noise edge", {"color": PALETTE["green"], "dash": "dot"}, "lines"),
+            (
+                [1, len(index)],
+                [spectrum.noise_edge] * 2,
+                "noise edge",
+                {"color": PALETTE["green"], "dash": "dot"},
+                "lines",
+            ),
             ([k], [sigma_k], "k, sigma_k", {"color": PALETTE["vermilion"]}, "markers"),
         ):
             figure.add_scatter(x=x, y=y, name=name, mode=mode, line=line, row=1, col=2)
@@ -134,7 +145,9 @@ def adapter_figure(view: Any) -> Any:
     names = [plain(row["name"]) for row in rows]
     unit = "‖dW‖₂ / σₖ" if view.is_relative else "‖dW‖₂"
     figure = go.Figure()
-    figure.add_bar(y=names, x=[row["size"] for row in rows], name=unit, orientation="h", marker={"color": PALETTE["blue"]})
+    figure.add_bar(
+        y=names, x=[row["size"] for row in rows], name=unit, orientation="h", marker={"color": PALETTE["blue"]}
+    )
     figure.add_scatter(
         y=names, x=[row["null"] for row in rows], name="random adapter", mode="markers", marker={"color": "#555"},
         error_x={"type": "data", "array": [
@@ -153,7 +166,9 @@ def comparison_figure(compared: Any) -> Any:
 
     from geonb.widgets.comparison_picture import COLOURS
 
-    figure = make_subplots(rows=1, cols=2, column_widths=[0.65, 0.35], subplot_titles=("loss", "change against the base"))
+    figure = make_subplots(
+        rows=1, cols=2, column_widths=[0.65, 0.35], subplot_titles=("loss", "change against the base")
+    )
     for index, run in enumerate(compared.runs):
         colour, label = COLOURS[index % len(COLOURS)], plain(run.label)
         for series, dash, name in ((run.validation, "solid", label), (run.retention, "dash", f"{label}, base text")):

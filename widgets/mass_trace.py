@@ -15,13 +15,14 @@ from geonb.records import Record
 from geonb.train.events import Event
 from geonb.train.gates import Verification
 from geonb.train.run_folder import RunFolder
+from geonb.train.samples import Samples
 from geonb.widgets.decimate import buckets, extremes, majority
 from geonb.widgets.packing import pack
 from geonb.widgets.trace_columns import SERIES, TraceColumns, TraceReader
 from geonb.widgets.view import View, picture_html
 
 # more than one point a pixel only costs time; the strip is 4 px a column
-_POINTS, _COLUMNS, _EVALUATIONS = 1400, 200, 400
+_POINTS, _COLUMNS, _EVALUATIONS = 1400, 200, 100
 # seconds between two looks at the file: at most four updates a second reach the page
 _PERIOD = 0.25
 _FINISHED = {"done", "stopped", "failed", "dead", "gone"}
@@ -61,8 +62,8 @@ class MassTrace(View):
             self._plan = self.run.plan()
             self.title = title or self.run.path.name
             self.read()
-        elif isinstance(source, Iterable):
-            self.columns = TraceColumns(source)
+        elif isinstance(events := _listed(source), list) and all(isinstance(event, Event) for event in events):
+            self.columns = TraceColumns(events)
             self.title = title or "events"
         else:
             raise InputError(
@@ -124,21 +125,25 @@ class MassTrace(View):
     def begin(self) -> None:
         if self._reader is None or self.is_finished:
             return
-        self._wake.clear()
-        self._thread = threading.Thread(target=self._follow, name=f"geonb-trace-{self.title}", daemon=True)
+        # an event of its own for each thread: one that was told to leave never comes back
+        self._wake = threading.Event()
+        self._thread = threading.Thread(
+            target=self._follow, args=(self._wake,), name=f"geonb-trace-{self.title}", daemon=True
+        )
         self._thread.start()
 
     def rest(self) -> None:
         self._wake.set()
 
-    def _follow(self) -> None:
-        while not self._wake.wait(_PERIOD):
+    def _follow(self, leave: threading.Event) -> None:
+        while not leave.wait(_PERIOD):
             began = time.perf_counter()
             self.poll()
             if self.is_finished:
                 return
             # a long trace or a slow page gets fewer updates, never a share of the training's time
-            self._wake.wait(4 * (time.perf_counter() - began))
+            if leave.wait(4 * (time.perf_counter() - began)):
+                return
 
     # -- what is sent ---------------------------------------------------------------------------------------------
 
@@ -165,7 +170,11 @@ class MassTrace(View):
             "left": pace * (horizon - last) if pace is not None and phase == "training" else None,
             "unit": columns.unit,
             "layers": columns.layers,
-            "evaluations": [{name: event.get(name) for name in kept} for event in evaluations],
+            "evaluations": [
+                # the sentences of the last evaluation alone: those of a hundred would be most of a message
+                {name: event.get(name) for name in kept} | ({} if event is evaluations[-1] else _without_reasons(event))
+                for event in evaluations
+            ],
             "window": list(self._window) if self._window else None,
             "verification": self._verification_state(),
             "unreadable": self._reader.unreadable if self._reader is not None else 0,
@@ -180,12 +189,26 @@ class MassTrace(View):
         except (GeonbError, OSError, ValueError, TypeError):
             return None
 
+    def samples(self) -> Samples | None:
+        """What base and adapter wrote after the same openings, None before the verification."""
+        if self.run is None or not self.run.samples_path.is_file():
+            return None
+        try:
+            return Samples.load(self.run.samples_path)
+        except (GeonbError, OSError, ValueError, TypeError):
+            return None
+
     def _verification_state(self) -> dict[str, Any] | None:
         found = self.verification() if self.is_finished else None
         if found is None:
             return None
         gates = [[gate.name, gate.status, gate.required, gate.because] for gate in found.gates]
-        return {"verdict": found.verdict, "gates": gates}
+        written = self.samples()
+        return {
+            "verdict": found.verdict,
+            "gates": gates,
+            "samples": [[one.prompt, one.base, one.adapted] for one in written.samples] if written is not None else [],
+        }
 
     def data(self) -> bytes:
         columns = self.columns
@@ -202,7 +225,9 @@ class MassTrace(View):
         n_columns = 0
         if columns.strip is not None and columns.strip.count:
             strip_step, strip = columns.strip_step.values, columns.strip.values
-            inside = slice(int(np.searchsorted(strip_step, low, "left")), int(np.searchsorted(strip_step, high, "right")))
+            inside = slice(
+                int(np.searchsorted(strip_step, low, "left")), int(np.searchsorted(strip_step, high, "right"))
+            )
             picked = buckets(len(strip_step[inside]), _COLUMNS)
             packed["strip_step"] = strip_step[inside][picked]
             packed["strip"] = strip[inside][picked].reshape(-1)
@@ -241,9 +266,23 @@ class MassTrace(View):
 
         verified = self.verification()
         picture = picture_html(columns_picture(self.columns, hints=False), alt=f"Trace of {self.title}")
-        return picture + (verified.to_html() if verified is not None else "")
+        written = self.samples()
+        return (
+            picture
+            + (verified.to_html() if verified is not None else "")
+            + (written.to_html() if written is not None else "")
+        )
 
     def figure(self) -> Any:
         from geonb.widgets.figures import trace_figure
 
         return trace_figure(self.columns, title=self.title)
+
+
+def _listed(source: Any) -> Any:
+    return list(source) if isinstance(source, Iterable) else source
+
+
+def _without_reasons(event: dict[str, Any]) -> dict[str, Any]:
+    conditions = event.get("conditions") or ()
+    return {"conditions": [{"name": item["name"], "status": item["status"], "because": ""} for item in conditions]}

@@ -26,7 +26,8 @@ def pack(columns: Mapping[str, np.ndarray], /, **meta: Any) -> bytes:
     for name, values in columns.items():
         array = np.ascontiguousarray(values)
         kind = array.dtype.name if array.dtype.name in _KINDS else "float32"
-        block = array.astype(_KINDS[kind], copy=False).tobytes()
+        with np.errstate(over="ignore"):  # what float32 cannot hold arrives as infinite
+            block = array.astype(_KINDS[kind], copy=False).tobytes()
         described.append({"name": name, "kind": kind, "offset": offset, "length": int(array.size)})
         blocks.append(block + b"\0" * (-len(block) % 4))
         offset += len(blocks[-1])

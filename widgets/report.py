@@ -10,6 +10,7 @@ from geonb.records import atomic_write
 from geonb.train.events import StopEvent
 from geonb.train.gates import Verification
 from geonb.train.run_folder import RunFolder
+from geonb.train.samples import Samples
 from geonb.widgets.spectrum_picture import spectra_picture, tail_map
 from geonb.widgets.trace_picture import trace_picture
 
@@ -42,6 +43,9 @@ def write_report(folder: str | Path) -> Path:
     ]
     if verification is not None:
         body.append(f'<h2>Verification</h2><div class="wide">{verification.to_html()}</div>')
+    if run.samples_path.is_file():
+        written = Samples.load(run.samples_path).to_html()
+        body.append(f'<h2>Before and after</h2><div class="wide">{written}</div>')
     body.append(f"<h2>Plan</h2>{plan.to_html()}")
     document = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

@@ -62,7 +62,9 @@ class RunComparison(View):
                 }
                 for pair in self.compared.pairs
             ],
-            "differences": {name: [str(value) for value in values] for name, values in self.compared.differences.items()},
+            "differences": {
+                name: [str(value) for value in values] for name, values in self.compared.differences.items()
+            },
         }
 
     def static(self) -> str:

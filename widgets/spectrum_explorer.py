@@ -137,8 +137,9 @@ class SpectrumExplorer(View):
     def begin(self) -> None:
         if self._checkpoint is None or self.is_complete:
             return
-        self._leave.clear()
-        self._thread = threading.Thread(target=self._fill, name="geonb-spectra", daemon=True)
+        # an event of its own for each thread: one that was told to leave never comes back
+        self._leave = threading.Event()
+        self._thread = threading.Thread(target=self._fill, args=(self._leave,), name="geonb-spectra", daemon=True)
         self._thread.start()
 
     def rest(self) -> None:
@@ -152,11 +153,14 @@ class SpectrumExplorer(View):
             raise self._broken
         return self.complete()
 
-    def _fill(self) -> None:
+    def _fill(self, leave: threading.Event) -> None:
         try:
-            self._measure(self._leave)
+            self._measure(leave)
         except GeonbError as error:
             self._broken, self._error = error, str(error)
+        except OSError as error:
+            self._error = f"{error.filename or self.title} cannot be read any more: {error.strerror or error}."
+            self._broken = InputError(self._error)
         self.push()
 
     def _measure(self, leave: threading.Event) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from geonb.models.geometry import MatrixGeometry
-from geonb.widgets.svg import PALETTE, Axis, Picture, heat_colour, on_heat
+from geonb.widgets.svg import PALETTE, Axis, Picture, escape, heat_colour, on_heat
 
 _CELL_WIDTH, _CELL_HEIGHT = 212, 150
 
@@ -64,7 +63,9 @@ def draw_spectrum(
     picture.line([x.start, x.end], [edge, edge], PALETTE["green"], width=1, dash="1 3")
     k = spectrum.structural_rank
     picture.rectangle(x.at(k), y.end, x.end - x.at(k), y.start - y.end, PALETTE["sky"], opacity=0.2)
-    places = np.unique((np.geomspace(1, len(values), 90) - 1 if log else np.linspace(0, len(values) - 1, 90)).astype(int))
+    places = np.unique(
+        (np.geomspace(1, len(values), 90) - 1 if log else np.linspace(0, len(values) - 1, 90)).astype(int)
+    )
     xs = [x.at(place + 1) for place in places]
     picture.line(xs, [y.at(float(twin[place])) for place in places], PALETTE["grey"], width=1.2, dash="3 2")
     picture.line(xs, [y.at(float(values[place])) for place in places], PALETTE["blue"], width=2)
@@ -155,5 +156,5 @@ def draw_map(
         if shown and high >= 13 and wide >= 6.5 * len(shown):
             picture.parts.append(
                 f'<text x="{x + wide / 2:.1f}" y="{y + high / 2 + 4:.1f}" text-anchor="middle" '
-                f'style="fill:{on_heat(share)}">{html.escape(shown)}</text>'
+                f'style="fill:{on_heat(share)}">{escape(shown)}</text>'
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,19 @@ _STYLE = (
     ".t{font-weight:600;font-size:13px}.g{stroke:currentColor;stroke-opacity:.15}.a{stroke:currentColor;stroke-opacity:.6}"
     ".m{fill-opacity:.7}"
 )
+
+
+# what XML cannot hold in any form: one such character in a name would break the whole picture
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def escape(text: str) -> str:
+    """Text as it may stand in a picture: markup escaped, characters that XML forbids replaced.
+
+    >>> escape("<b>\\x00")
+    '&lt;b&gt;\ufffd'
+    """
+    return html.escape(_FORBIDDEN.sub("\ufffd", text))
 
 
 @dataclass(slots=True)
@@ -80,14 +94,14 @@ class Picture:
         """Escaped text."""
         turn = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if rotate else ""
         self.parts.append(
-            f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}"{turn}>{html.escape(text)}</text>'
+            f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}"{turn}>{escape(text)}</text>'
         )
 
     def rectangle(
         self, x: float, y: float, width: float, height: float, fill: str, *, hint: str = "", opacity=1.0
     ) -> None:
         """A filled box with an optional tooltip."""
-        inside = f"<title>{html.escape(hint)}</title>" if hint and self.hints else ""
+        inside = f"<title>{escape(hint)}</title>" if hint and self.hints else ""
         see_through = f' fill-opacity="{opacity:.2f}"' if opacity < 1 else ""
         self.parts.append(
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{max(0.0, height):.1f}" '
@@ -121,7 +135,7 @@ class Picture:
         fill = "none" if hollow else colour
         self.parts.append(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{fill}" stroke="{colour}" stroke-width="1.4">'
-            f"{f'<title>{html.escape(hint)}</title>' if hint and self.hints else ''}</circle>"
+            f"{f'<title>{escape(hint)}</title>' if hint and self.hints else ''}</circle>"
         )
 
     def axes(self, x: Axis, y: Axis, *, x_label: str = "", y_label: str = "", x_ticks: bool = True) -> None:
@@ -150,7 +164,7 @@ class Picture:
 
     def svg(self) -> str:
         """The finished picture."""
-        name = f"<title>{html.escape(self.title)}</title>" if self.title else ""
+        name = f"<title>{escape(self.title)}</title>" if self.title else ""
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {self.height}" role="img" '
             f'width="100%" style="max-width:{self.width}px"><style>{_STYLE}</style>{name}{"".join(self.parts)}</svg>'

@@ -46,6 +46,13 @@ def target_picture(plan: Plan) -> str:
     picture.text(80, 34, "0", anchor="end")
     picture.text(220, 34, f"{top:.0f}")
     draw_map(
-        picture, shares, [f"layer {layer}" for layer in layers], roles, left=84, top=62, width=78 * len(roles), texts=texts
+        picture,
+        shares,
+        [f"layer {layer}" for layer in layers],
+        roles,
+        left=84,
+        top=62,
+        width=78 * len(roles),
+        texts=texts,
     )
     return picture.svg()

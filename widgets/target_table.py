@@ -108,7 +108,19 @@ class TargetTable(View):
         }
 
     def _row(self, target: Any, before: dict[str, Any], changed: set[str]) -> dict[str, Any]:
-        kept = ("name", "role", "layer", "expert", "chosen", "rank", "budget", "parameters", "because", "sigma_k", "tail_dims")
+        kept = (
+            "name",
+            "role",
+            "layer",
+            "expert",
+            "chosen",
+            "rank",
+            "budget",
+            "parameters",
+            "because",
+            "sigma_k",
+            "tail_dims",
+        )
         row = {name: getattr(target, name) for name in kept}
         row["shape"] = list(target.shape)
         if target.name in changed:
@@ -140,7 +152,13 @@ class TargetTable(View):
         ]  # fmt: skip
         more = f", the first {_STATIC_ROWS} here" if len(plan.targets) > _STATIC_ROWS else ""
         fifteen = [
-            (found.number, found.replaces, f"{shown(found.value)} {found.unit}".strip()[:70], found.evidence, found.because)
+            (
+                found.number,
+                found.replaces,
+                f"{shown(found.value)} {found.unit}".strip()[:70],
+                found.evidence,
+                found.because,
+            )
             for found in plan.derivations
         ]
         return (

@@ -16,7 +16,9 @@ SERIES = ("loss", "eta_ceiling", "eta_sps", "eta_weyl", "eta_step", "gap", "nois
 BINDINGS = ("ceiling", "sps", "weyl", "none")
 # one read of a long trace: the view shows the beginning while the rest is on its way
 _CHUNK = 4 * 2**20
-_TAIL = 64
+# longer than the end that all lines of a trace have in common, so that another trace is told from this one
+_TAIL = 4096
+_EVALUATION: dict[str, Any] = {"conditions": (), "retention_loss": None, "best": False}
 
 
 class Growing:
@@ -30,7 +32,8 @@ class Growing:
         """Add one row."""
         if self.count == len(self._rows):
             self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
-        self._rows[self.count] = row
+        with np.errstate(over="ignore"):  # what float32 cannot hold is drawn as infinite
+            self._rows[self.count] = row
         self.count += 1
 
     @property
@@ -66,28 +69,34 @@ class TraceColumns:
         if kind == "step":
             self._add_step(event)
         elif kind == "eval":
-            self.evaluations.append(event)
+            self.evaluations.append({**_EVALUATION, **event, "step": int(event["step"]), "loss": event["loss"]})
             self.stop = None
         elif kind == "stop":
             self.stop = event
 
     def _add_step(self, event: dict[str, Any]) -> None:
+        # everything is read before anything is kept, so that a damaged line leaves no half of a step
+        step, series = float(event["step"]), [_float(event.get(name)) for name in SERIES]
+        name = event.get("binding", "none")
+        binding = BINDINGS.index(name) if name in BINDINGS else BINDINGS.index("none")
+        layers = [
+            (layer["name"], *(_float(layer[key]) for key in ("budget_used", "norm", "over_sigma_k")))
+            for layer in event.get("layers") or ()
+        ]
         self.stop = None  # a resumed run goes on behind its earlier stop
-        self.step.append(event["step"])
-        self.series.append([_float(event.get(name)) for name in SERIES])
-        binding = event.get("binding", "none")
-        self.binding.append(BINDINGS.index(binding) if binding in BINDINGS else BINDINGS.index("none"))
+        self.step.append(step)
+        self.series.append(series)
+        self.binding.append(binding)
         self.unit = event.get("unit", self.unit)
-        layers = event.get("layers") or ()
         if not layers:
             return
         if self.strip is None or len(layers) != len(self.layers):
-            self.layers = [layer["name"] for layer in layers]
+            self.layers = [layer[0] for layer in layers]
             self.strip, self.strip_step = Growing(len(layers), "uint8"), Growing()
-        used = [min(1.0, max(0.0, _float(layer["budget_used"]))) for layer in layers]
-        self.strip.append(np.nan_to_num(np.array(used) * 255).round())
-        self.strip_step.append(event["step"])
-        self.layer_facts = [(_float(layer["norm"]), _float(layer["over_sigma_k"])) for layer in layers]
+        used = np.nan_to_num(np.array([layer[1] for layer in layers]))
+        self.strip.append((np.clip(used, 0.0, 1.0) * 255).round())
+        self.strip_step.append(step)
+        self.layer_facts = [(layer[2], layer[3]) for layer in layers]
 
     def __len__(self) -> int:
         return self.step.count
@@ -105,16 +114,17 @@ class TraceReader:
         """Take in what was added, at most a few megabytes; whether anything changed."""
         try:
             with self.path.open("rb") as stream:
-                if self._was_cut(stream):
+                cut = self._was_cut(stream)
+                if cut:
                     self.columns.clear()
-                    self.offset, self._tail = 0, b""
+                    self.offset, self._tail, self.unreadable = 0, b"", 0
                 stream.seek(self.offset)
                 block = stream.read(_CHUNK)
         except OSError:
             return False
         end = block.rfind(b"\n") + 1
         if end == 0:
-            return False
+            return cut
         for line in block[:end].splitlines():
             self._take(line)
         self.offset += end
@@ -131,7 +141,7 @@ class TraceReader:
     def _take(self, line: bytes) -> None:
         try:
             self.columns.add(json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             # a damaged line is counted and shown, and hides nothing of the others
             self.unreadable += 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import json
 import threading
 import urllib.parse
@@ -13,6 +12,7 @@ from typing import Any, ClassVar
 from geonb.errors import GeonbError
 from geonb.widgets import displayed
 from geonb.widgets.hosts import notebook_host, panel_host, send
+from geonb.widgets.svg import escape
 
 # what a notebook may carry of a record's own JSON: more would be most of the file
 _JSON_LIMIT = 60_000
@@ -125,9 +125,11 @@ class View:
     def _on_event(self, event: dict[str, Any]) -> None:
         if not event:
             return
+        before, self._error = self._error, ""
         try:
-            self._error = ""
             self.receive(event)
+            if before:
+                self.push(data=False)
             for listener in self.listeners:
                 listener(event)
         except GeonbError as error:
@@ -172,4 +174,4 @@ def picture_html(svg: str, *, alt: str) -> str:
     svg = f'{opening}><rect width="100%" height="100%" rx="6" fill="#fff"/>{rest}'
     # spaces and most punctuation may stand as they are, which keeps the text a third smaller than base64
     quoted = urllib.parse.quote(svg.replace('"', "'"), safe=" /:;,.=()'!*+?@$~|-_[]{}")
-    return f'<img alt="{html.escape(alt)}" style="max-width:100%" src="data:image/svg+xml,{quoted}">'
+    return f'<img alt="{escape(alt)}" style="max-width:100%" src="data:image/svg+xml,{quoted}">'

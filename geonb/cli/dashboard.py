@@ -15,7 +15,9 @@ def dashboard(
     sources: list[str] = typer.Argument(
         ..., metavar="MODEL|RUN...", help="Models (folder, hub id, `embedded`), run folders, or folders of runs."
     ),
-    data: str | None = typer.Option(None, "--data", "-d", help="Derive a plan for the first MODEL on this data as well."),
+    data: str | None = typer.Option(
+        None, "--data", "-d", help="Derive a plan for the first MODEL on this data as well."
+    ),
     port: int = typer.Option(5006, "--port", help="The port on 127.0.0.1."),
     password: str | None = typer.Option(
         None, "--password", envvar="GEONB_DASHBOARD_PASSWORD", help="Ask for this password (better by the variable)."
@@ -42,6 +44,8 @@ def dashboard(
 
         with StageLine() as progress:
             plan = build_plan(sources[0], data, progress=progress)
-    note(f"dashboard: http://127.0.0.1:{port}  (pages /model, /plan, /runs; accepts {', '.join(allowed)}; Ctrl-C ends it)")
+    note(
+        f"dashboard: http://127.0.0.1:{port}  (pages /model, /plan, /runs; accepts {', '.join(allowed)}; Ctrl-C ends it)"
+    )
     dashboards.serve(sources, plan=plan, port=port, origin=origin, password=password, show=show)
     return None

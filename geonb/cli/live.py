@@ -88,7 +88,9 @@ class TrainingJob:
         """The `Run`, when it is done; raises what ended it, or `InputError` when `timeout` seconds were not enough."""
         self._thread.join(timeout)
         if self.is_running:
-            raise InputError(f"the run {self.folder} is still training after {timeout} seconds: wait longer, or stop it.")
+            raise InputError(
+                f"the run {self.folder} is still training after {timeout} seconds: wait longer, or stop it."
+            )
         if self._error is not None:
             raise self._error
         return self._result

@@ -27,7 +27,9 @@ class StopRequest(Record):
 
 
 def stop(
-    run: str | None = typer.Argument(None, metavar="[RUN]", help="The folder of a run; in a notebook the one in training."),
+    run: str | None = typer.Argument(
+        None, metavar="[RUN]", help="The folder of a run; in a notebook the one in training."
+    ),
     json: bool = typer.Option(False, "--json", help="Print one JSON document on stdout."),
 ) -> Any:
     """Ask RUN to stop at its next step: it saves a checkpoint and the best adapter, and can be resumed."""

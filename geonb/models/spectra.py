@@ -43,7 +43,9 @@ class ModelSpectra(Record):
     def to_text(self) -> str:
         width = max((len(matrix.ref.name) for matrix in self.matrices), default=6)
         lines = [f"{self.source}: spectra of {len(self.matrices)} matrices"]
-        lines.append(f"  {'matrix':{width}}  {'role':6} {'sigma_max':>10} {'sigma_k':>10} {'k':>6} {'tail':>6}  tail / q")
+        lines.append(
+            f"  {'matrix':{width}}  {'role':6} {'sigma_max':>10} {'sigma_k':>10} {'k':>6} {'tail':>6}  tail / q"
+        )
         for matrix in self.matrices:
             spectrum = matrix.spectrum
             share = spectrum.tail_dims / spectrum.full_rank if spectrum.full_rank else 0.0

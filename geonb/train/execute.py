@@ -99,7 +99,7 @@ def _carry_out(plan: Plan, run: RunFolder, resume: bool, sinks: Iterable[Sink], 
         training.save_adapters()
         if stop.reason == "requested":
             return Run(folder=str(run.path), adapter=str(run.adapter_path), stop=stop, verification=None)
-        verification = verify(training, run.adapter_path, run.losses_path)
+        verification = verify(training, run.adapter_path, run)
         verification.save(run.verification_path)
     except BaseException as error:
         training.write_status("failed", f"{type(error).__name__}: {error}")

@@ -107,6 +107,10 @@ class RunFolder:
         return self.path / "verification.json"
 
     @property
+    def samples_path(self) -> Path:
+        return self.path / "samples.json"
+
+    @property
     def losses_path(self) -> Path:
         return self.path / "losses.json"
 

@@ -20,6 +20,8 @@ from geonb.train.example_losses import ExampleLosses, examples_digest, six_digit
 from geonb.train.gates import FAILED, PASSED, UNMEASURED, Gate, LayerBound, Verification, verdict
 from geonb.train.objective import Evaluation, evaluate, to_tensors
 from geonb.train.probes import ProbeResult, probe
+from geonb.train.run_folder import RunFolder
+from geonb.train.samples import continuations, samples
 from geonb.train.training import Training
 
 # relative room for float32 round-off of a norm that was kept a hair inside its bound
@@ -30,11 +32,11 @@ _MERGE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 2e-
 _LOOP = 1 / 3
 
 
-def verify(training: Training, adapter_folder: Path | None = None, losses_path: Path | None = None) -> Verification:
+def verify(training: Training, adapter_folder: Path | None = None, run: RunFolder | None = None) -> Verification:
     """Measure the adapter that stands in the model (the best one) against the base model, and judge it.
 
     `adapter_folder` is the saved adapter, which is loaded again through PEFT; without it a temporary copy is written.
-    `losses_path` is where the losses of the single examples are kept; without it they are not.
+    In `run` the losses of the single examples and a few continuations to read are kept; without it they are not.
     """
     equipment = training.equipment
     layers = _layer_bounds(training)
@@ -42,11 +44,13 @@ def verify(training: Training, adapter_folder: Path | None = None, losses_path: 
     adapted_retention = equipment.evaluate_retention()
     adapted_probe = probe(equipment.runtime, equipment.prompts)
     adapted_logits, adapted_states = _logits_and_states(training)
+    written = continuations(equipment) if run is not None else []
     with training.base():
         base = evaluate(equipment.model, equipment.evaluation, pad=equipment.pad, device=equipment.device)
         base_retention = equipment.evaluate_retention()
         base_probe = probe(equipment.runtime, equipment.prompts)
         base_logits, base_states = _logits_and_states(training)
+        base_written = continuations(equipment) if run is not None else []
     random_states = _random_control(training)
 
     task = training.schedule.paired(adapted.per_example, base.per_example)
@@ -63,8 +67,9 @@ def verify(training: Training, adapter_folder: Path | None = None, losses_path: 
         _cka_gate(cka),
         _retention_gate(retained, task),
     )
-    if losses_path is not None:
-        _example_losses(training, base, adapted, base_retention, adapted_retention).save(losses_path)
+    if run is not None:
+        _example_losses(training, base, adapted, base_retention, adapted_retention).save(run.losses_path)
+        samples(equipment, base_written, written).save(run.samples_path)
     return Verification(
         verdict=verdict(gates),
         gates=gates,

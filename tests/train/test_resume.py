@@ -16,6 +16,8 @@ from geonb.train.events import StepEvent
 FILES = (
     "trace.jsonl",
     "verification.json",
+    "losses.json",
+    "samples.json",
     "adapter/adapter_model.safetensors",
     "adapter-last/adapter_model.safetensors",
 )

@@ -21,7 +21,9 @@ def model_page(library: Library) -> Any:
         return framed("model", note("No model was given: start with `geonb dashboard MODEL`, or give a run."))
     body = pn.Column(choices("model", "model", list(sources), chosen), sizing_mode="stretch_width")
     try:
-        view = SpectrumExplorer(sources[chosen], scalar=one_of((query("scalar") or [None])[0], list(SCALARS)) or "tail_share")
+        view = SpectrumExplorer(
+            sources[chosen], scalar=one_of((query("scalar") or [None])[0], list(SCALARS)) or "tail_share"
+        )
         wanted = (query("matrix") or [""])[0]
         if any(ref.name == wanted for ref in view.refs):
             view.select(wanted)

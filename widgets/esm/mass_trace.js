@@ -25,9 +25,10 @@ function render({ model, el }) {
   const lights = h("div", { class: "gn-bar gn-lights" });
   const message = h("div", { class: "gn-soft" });
   const gates = h("div", { class: "gn-bar gn-gates" });
+  const samples = h("details", { class: "gn-samples" });
   const picture = g("svg", { role: "img", "aria-label": "Trace of a training run" });
   root.append(h("div", { class: "gn-bar" }, name, chip, facts, stop), h("div", { class: "gn-progress" }, bar),
-    h("div", { class: "gn-bar" }, play, slider, reset), readout, lights, gates, picture, message, error);
+    h("div", { class: "gn-bar" }, play, slider, reset), readout, lights, gates, picture, samples, message, error);
 
   const range = () => {
     if (state.window) return state.window;
@@ -220,6 +221,14 @@ function render({ model, el }) {
     const verified = state.verification;
     gates.replaceChildren(...(verified ? [h("span", { class: "gn-soft" }, `Verification ${verified.verdict}`), ...verified.gates.map(([label, status, required, because]) =>
       h("span", { class: `gn-chip gn-gate gn-${{ passed: "met", failed: required ? "bad" : "notmet" }[status] || "unmeasured"}`, title: `${because}${required ? "" : " (reported, not required)"}`, "data-status": status }, h("span", { class: "gn-dot" }), label))] : []));
+    const written = verified ? verified.samples : [];
+    const shown = JSON.stringify(written);
+    if (samples.shown !== shown) { // built once, so that an open one stays open
+      samples.shown = shown;
+      samples.style.display = written.length ? "" : "none";
+      samples.replaceChildren(h("summary", {}, "What base and adapter write after the same openings"), h("div", { class: "gn-scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ...["opening", "base model", "adapter"].map((label) => h("th", {}, label)))),
+        h("tbody", {}, ...written.map((row) => h("tr", {}, ...row.map((text) => h("td", { class: "gn-why gn-text" }, text))))))));
+    }
     if (!(data.step || []).length) { readout.textContent = "waiting for the first step …"; return; }
     const row = rowAt(until);
     const binds = BINDS[data.ribbon[Math.min(data.ribbon.length - 1, Math.max(0, [...data.ribbon_step].findLastIndex((step) => step <= data.step[row])))]];
