@@ -18,6 +18,9 @@ _CONFIDENCE = 0.95
 class EvaluationPlan:
     """Eight evaluations over the horizon, norms and noise fifty times, a checkpoint twenty times (conventions).
 
+    Never more often than every eighth step: an evaluation costs as much as some forty steps of a small batch, so that
+    a short run would do little else.
+
     Each is a function of the step alone, so that a resumed run does the same at the same steps.
     """
 
@@ -27,7 +30,7 @@ class EvaluationPlan:
 
     @property
     def evaluate_every(self) -> int:
-        return max(1, -(-self.horizon // 8))
+        return max(8, -(-self.horizon // 8))
 
     @property
     def measure_every(self) -> int:
