@@ -38,14 +38,14 @@ class GeonbMagics(Magics):
 
         In the cell form the body is either JSONL records, which become the command's data (-d), or TOML options, which
         become its flags. `%%geonb train` trains behind the cell: the trace lives, `%geonb stop` ends it, and the
-        result is a job whose `.result()` waits. `--out NAME` binds the result to a variable as well. Errors are one line.
+        result is a job whose `.result()` waits (`--background` does the same on one line). `--out NAME` binds the result to a variable as well. Errors are one line.
         """
         try:
             arguments = shlex.split(line)
         except ValueError as error:
             raise UsageError(f"the line cannot be read ({error}): check its quotes.") from None
         target = _take(arguments, "--out")
-        behind = _is_training(arguments) and (cell is not None or _took(arguments, "--background"))
+        behind = _is_training(arguments) and (_took(arguments, "--background") or cell is not None)
         try:
             result = run(_named(arguments) + _body(cell), behind=behind)
         except GeonbError as error:
@@ -137,7 +137,7 @@ def _flag(name: str, value: Any) -> list[str]:
         return [flag] if value else []
     if isinstance(value, list):
         return [flag, ",".join(str(item) for item in value)]
-    return [flag, value if isinstance(value, str) else json.dumps(value)]
+    return [flag, value if isinstance(value, str) else json.dumps(value, default=str)]
 
 
 def complete(shell: Any, event: Any) -> list[str]:
@@ -158,7 +158,7 @@ def complete(shell: Any, event: Any) -> list[str]:
     if hasattr(command, "commands"):
         return sorted(command.commands)
     flags = [flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)]
-    flags = [*sorted(flag for flag in flags if flag.startswith("-")), "--out"]
+    flags = [*sorted(flag for flag in flags if flag.startswith("-")), "--out", "--background"]
     return [*flags, "embedded", "embedded:kjv", "embedded:chat", *_run_folders()]
 
 

@@ -37,6 +37,11 @@ def adapter_picture(view: Any) -> str:
     sizes = [value for row in shown for value in (row["size"], row["null"]) if value and value > 0]
     if view.is_relative:
         sizes.append(1.0)
+    for index, row in enumerate(shown):
+        y = _TOP + step * (index + 0.5)
+        picture.text(322, y + 4, row["name"][-52:], anchor="end")
+        if row["size"] is None or row["size"] <= 0:
+            picture.text(336, y + 4, "did not move" if not row["moved"] else "not measured")
     if sizes:
         _bars(picture, view, shown, Axis(min(sizes) / 1.4, max(sizes) * 1.4, 330, 690, log=True), step)
     _ranks(picture, shown, step)
@@ -58,9 +63,7 @@ def _bars(picture: Picture, view: Any, shown: list[dict[str, Any]], x: Axis, ste
         picture.text(x.at(1), top - 6, "σₖ", anchor="middle")
     for index, row in enumerate(shown):
         y = top + step * (index + 0.5)
-        picture.text(322, y + 4, row["name"][-52:], anchor="end")
         if row["size"] is None or row["size"] <= 0:
-            picture.text(x.start + 6, y + 4, "did not move" if not row["moved"] else "not measured")
             continue
         picture.rectangle(
             x.start, y - step * 0.3, x.at(row["size"]) - x.start, step * 0.6, PALETTE["blue"], opacity=0.8

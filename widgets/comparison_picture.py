@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from geonb.train.compare import RunsCompared
 from geonb.widgets.svg import PALETTE, Axis, Picture
 
@@ -16,7 +18,7 @@ def comparison_picture(compared: RunsCompared) -> str:
     top = 330
     picture = Picture(_WIDTH, top + 50 + row * len(runs), title="Runs compared", hints=False)
     picture.text(64, 18, "Loss over the steps: validation solid, held-out base text dashed", kind="t")
-    points = [point for run in runs for point in (*run.validation, *run.retention)]
+    points = [point for run in runs for point in (*run.validation, *run.retention) if math.isfinite(point[1])]
     if points:
         x = Axis(0, max(1, *(step for step, _ in points)), 64, 640)
         losses = [loss for _, loss in points]
@@ -29,13 +31,17 @@ def comparison_picture(compared: RunsCompared) -> str:
                     x, y, [step for step, _ in series], [loss for _, loss in series], colour, width=2, dash=dash
                 )
                 for step, loss in series:
+                    if not math.isfinite(loss):
+                        continue
                     picture.dot(x.at(step), y.at(loss), colour, radius=2.2)
     for index, run in enumerate(runs):
         colour, at = COLOURS[index % len(COLOURS)], 46 + 34 * index
         if at < 290:
             picture.rectangle(664, at - 8, 16, 5, colour)
             picture.text(686, at, run.label[:36], kind="t")
-            picture.text(686, at + 14, (run.problem or f"{run.controller}, {run.verdict or run.state}")[:44])
+            picture.text(
+                686, at + 14, (run.state if run.problem else f"{run.controller}, {run.verdict or run.state}")[:44]
+            )
     _forest(picture, compared, "task", "Change of the task loss against the base", 120, 480, top, row)
     _forest(picture, compared, "retained", "Change on held-out base text", 560, 900, top, row)
     return picture.svg()
@@ -45,7 +51,9 @@ def _forest(
     picture: Picture, compared: RunsCompared, name: str, title: str, start: float, end: float, top: float, row: float
 ) -> None:
     measured = [getattr(run, name) for run in compared.runs]
+    measured = [found if found is not None and math.isfinite(found.value) else None for found in measured]
     known = [value for found in measured if found is not None for value in (found.value, *(found.interval or ()))]
+    known = [value for value in known if math.isfinite(value)]
     picture.text(start, top - 10, title, kind="t")
     if not known:
         picture.text(start, top + 12, "not measured")

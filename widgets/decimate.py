@@ -13,7 +13,7 @@ def buckets(count: int, limit: int) -> np.ndarray:
 
 
 def extremes(values: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """(row of each point, values) with at most `limit` (2 or more) rows kept: each bucket's minimum and maximum, column by column.
+    """(row of each point, values): each bucket's minimum and maximum, column by column; at most `limit` >= 2 rows.
 
     `values`: (rows, columns). NaN is skipped where a bucket has any number. Rows are in order; with few enough rows
     everything is kept as it is.

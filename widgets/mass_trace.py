@@ -249,6 +249,11 @@ class MassTrace(View):
         """Ask the run to stop at its next step, with a checkpoint; it can be resumed."""
         if self.run is None or not self.run.is_run():
             raise InputError("there is no run to stop here: this trace was given as events, or its folder is gone.")
+        self._read_status()
+        if self.is_finished or self._status.get("state") == "verifying":
+            raise InputError(
+                f"the run {self.run.path} is {self._status.get('state')}: there is no step left to stop at."
+            )
         self.run.request_stop()
         self._status = {**self._status, "stopping": True}
         self.push(data=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,11 @@ class RunComparison(View):
                     "controller": run.controller or "",
                     "verdict": run.verdict or "not verified",
                     "problem": run.problem,
-                    "validation": [list(point) for point in run.validation],
-                    "retention": [list(point) for point in run.retention],
+                    "validation": [list(point) for point in run.validation if math.isfinite(point[1])],
+                    "retention": [list(point) for point in run.retention if math.isfinite(point[1])],
                     "task": _interval(run.task),
                     "retained": _interval(run.retained),
-                    "over_sigma_k": run.largest_over_sigma_k,
+                    "over_sigma_k": _finite(run.largest_over_sigma_k),
                 }
                 for run in self.compared.runs
             ],
@@ -78,7 +79,9 @@ class RunComparison(View):
             ],
             caption="Paired differences, nats per token",
         )
-        return picture_html(comparison_picture(self.compared), alt=repr(self)) + pairs
+        problems = [(run.label, run.problem) for run in self.compared.runs if run.problem]
+        said = table_html(("run", "what is missing"), problems) if problems else ""
+        return picture_html(comparison_picture(self.compared), alt=repr(self)) + said + pairs
 
     def figure(self) -> Any:
         from geonb.widgets.figures import comparison_figure
@@ -99,4 +102,9 @@ def _interval(measured: Measurement | None) -> list[float] | None:
     if measured is None:
         return None
     low, high = measured.interval if measured.interval is not None else (measured.value, measured.value)
-    return [measured.value, low, high]
+    found = [measured.value, low, high]
+    return found if all(math.isfinite(value) for value in found) else None
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

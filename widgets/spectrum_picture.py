@@ -14,7 +14,7 @@ from geonb.widgets.svg import PALETTE, Axis, Picture, escape, heat_colour, on_he
 _CELL_WIDTH, _CELL_HEIGHT = 212, 150
 
 
-def spectra_picture(geometries: Sequence[MatrixGeometry], *, limit: int = 28) -> str:
+def spectra_picture(geometries: Sequence[MatrixGeometry], *, limit: int = 28, hints: bool = True) -> str:
     """Small multiples: singular values on a log axis, the tail shaded, k marked, and a random twin for comparison.
 
     The twin has the same shape and Frobenius norm and Gaussian entries: what lies above it is structure. At most
@@ -25,7 +25,9 @@ def spectra_picture(geometries: Sequence[MatrixGeometry], *, limit: int = 28) ->
         shown = [shown[index] for index in np.linspace(0, len(shown) - 1, limit).astype(int)]
     columns = 4
     rows = -(-len(shown) // columns)
-    picture = Picture(columns * _CELL_WIDTH + 12, rows * _CELL_HEIGHT + 40, title="Singular values of the matrices")
+    picture = Picture(
+        columns * _CELL_WIDTH + 12, rows * _CELL_HEIGHT + 40, title="Singular values of the matrices", hints=hints
+    )
     picture.legend(
         12,
         18,

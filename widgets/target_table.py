@@ -69,7 +69,7 @@ class TargetTable(View):
     def state(self) -> dict[str, Any]:
         plan, before = self.plan, {target.name: target for target in self.derived.targets}
         changed = {change.name for change in self.result.changes}
-        roles = self._asked["exclude_roles"] or ()
+        options = plan.options
         return {
             "title": f"{self._model()} on {self.derived.data['path']}",
             "lead": (
@@ -80,9 +80,9 @@ class TargetTable(View):
             "roles": [role for role in ROLES if any(target.role == role for target in plan.targets)],
             "rules": list(RANK_RULES),
             "asked": {
-                "memory_budget": self._asked["memory_budget"] or "",
-                "rank_rule": self._asked["rank_rule"] or self.derived.options.get("rank_rule", "tail"),
-                "exclude_roles": roles.split(",") if isinstance(roles, str) else list(roles),
+                "memory_budget": self._asked["memory_budget"] or options.get("memory_budget") or "",
+                "rank_rule": options.get("rank_rule", "tail"),
+                "exclude_roles": list(options.get("exclude_roles", ())),
             },
             "is_override": bool(self.result.changes) or plan.to_dict() != self.derived.to_dict(),
             "because": self.result.because,
@@ -130,11 +130,11 @@ class TargetTable(View):
 
     def receive(self, event: dict[str, Any]) -> None:
         if event.get("kind") == "what-if":
-            roles = [str(role) for role in event.get("exclude_roles") or ()]
+            roles = event.get("exclude_roles")
             self.what_if(
                 memory_budget=str(event.get("memory_budget") or "").strip() or None,
                 rank_rule=event.get("rank_rule") or None,
-                exclude_roles=roles or None,
+                exclude_roles=[str(role) for role in roles] if roles is not None else None,
             )
 
     # -- still pictures -------------------------------------------------------------------------------------------

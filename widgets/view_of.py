@@ -54,8 +54,8 @@ def _bundle(record: Any) -> Any:
     own: Callable[[], Any] = record._repr_mimebundle_
     try:
         found = show(record)._repr_mimebundle_()
-    except InputError:
-        # a run that was not saved, or whose folder has gone, has no trace to draw
+    except Exception:
+        # a run that was not saved, whose folder has gone or is damaged, has no trace to draw; the record shows itself
         return own()
     bundle, metadata = found if isinstance(found, tuple) else (found, {})
     bundle["text/plain"] = record.to_text()

@@ -33,6 +33,7 @@ def dashboard(
     Training never waits for a browser: the pages read the run folders.
     """
     from geonb.widgets.dashboards import app as dashboards
+    from geonb.widgets.dashboards.library import Library
 
     if not 1 <= port <= 65535:
         raise InputError(f"--port was given {port}; allowed is a port from 1 to 65535.")
@@ -44,8 +45,9 @@ def dashboard(
 
         with StageLine() as progress:
             plan = build_plan(sources[0], data, progress=progress)
+    library = Library(sources, plan=plan)
     note(
         f"dashboard: http://127.0.0.1:{port}  (pages /model, /plan, /runs; accepts {', '.join(allowed)}; Ctrl-C ends it)"
     )
-    dashboards.serve(sources, plan=plan, port=port, origin=origin, password=password, show=show)
+    dashboards.serve(library, port=port, origin=origin, password=password, show=show)
     return None

@@ -50,15 +50,16 @@ class TrainingJob:
 
     def start(self) -> TrainingJob:
         """Begin, and return as soon as the run's folder can be followed; what fails before that is raised here."""
-        if any(job.folder == self.folder and job.is_running for job in _jobs):
+        own = Path(self.folder).resolve()
+        if any(Path(job.folder).resolve() == own and job.is_running for job in _jobs):
             raise InputError(f"the run {self.folder} is training in this process: stop it first, or give another -o.")
         written = Path(self.folder) / "plan.json"
-        before = written.stat().st_mtime_ns if written.exists() else None
+        before = _changed(written)
         _jobs.append(self)
         self._thread.start()
         while self._thread.is_alive():
             # an overwritten run has an older plan there until the new one is written
-            if written.exists() and (before is None or written.stat().st_mtime_ns != before):
+            if (now := _changed(written)) is not None and now != before:
                 break
             if before is not None and RunFolder(self.folder).is_alive():
                 break
@@ -106,6 +107,14 @@ class TrainingJob:
             return MassTrace(self.folder)._repr_mimebundle_(include, exclude)
         except GeonbError as error:
             return {"text/plain": f"{self!r}: {error}"}
+
+
+def _changed(path: Path) -> int | None:
+    """When `path` was last written, None while it is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def running_jobs() -> list[TrainingJob]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from geonb.cli import live
 from geonb.cli.output import answer
 from geonb.cli.progress import GeometryBar
+from geonb.errors import InputError
 
 
 def spectra(
@@ -23,6 +25,8 @@ def spectra(
     from geonb.models.checkpoint import Checkpoint
     from geonb.models.spectra import model_spectra
 
+    if picture is not None and not Path(picture).absolute().parent.is_dir():
+        raise InputError(f"--picture was given {picture}, whose folder does not exist: make it first, or give another.")
     checkpoint = Checkpoint.open(model)
     record = live.explored(checkpoint)
     if record is None:

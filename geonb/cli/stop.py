@@ -47,6 +47,8 @@ def stop(
         if folder not in own and not found.is_alive():
             raise InputError(f"the run {folder} is not training: `geonb train status {folder}` says how it ended.")
         status = found.status()
+        if status is not None and status.state == "verifying":
+            raise InputError(f"the run {folder} has made its steps and is verifying: there is no step left to stop at.")
         found.request_stop()
         steps.append(status.step if status is not None else 0)
     return answer(StopRequest(folders=tuple(folders), steps=tuple(steps)), as_json=json)

@@ -142,12 +142,18 @@ def stationarity(gaps: Sequence[float]) -> Condition:
 
 
 def improvement(
-    terms: DirectionalTerms | None, half_width: float | None, *, within_ball: bool = True
+    terms: DirectionalTerms | None,
+    half_width: float | None,
+    *,
+    within_ball: bool = True,
+    why: str = "no evaluation set that resolves a difference",
 ) -> tuple[Condition, Condition]:
-    """Conditions 2 and 3: what a quadratic model still promises, over all and for the worst group, is below the noise."""
+    """Conditions 2 and 3: what a quadratic model still promises, over all and for the worst group, is below the noise.
+
+    `why` says what an unmeasured condition lacks.
+    """
     names = ("improvement bound", "worst group")
     if terms is None or half_width is None or half_width <= 0:
-        why = "no evaluation set that resolves a difference"
         both = [Condition(name=name, status="unmeasured", value=None, threshold=None, because=why) for name in names]
         return both[0], both[1]
     whole = improvement_bound(terms.slope, terms.curvature, within_ball=within_ball)

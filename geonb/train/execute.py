@@ -76,6 +76,8 @@ def run_training(
         if run.is_alive():
             raise InputError(f"the run {path} is still training in another process: wait for it, or stop it first.")
         plan = run.plan()
+        # a request that came too late for the run before is not meant for this one
+        run.take_stop_request()
         # a run that died before its first checkpoint starts again from its own plan
         going_on = run.checkpoint_path.is_file()
         if not going_on:

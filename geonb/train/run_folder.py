@@ -64,6 +64,10 @@ class RunFolder:
                 raise InputError(
                     f"{folder.path} is not a geonb run, so --overwrite leaves it alone: choose another with -o."
                 )
+            if folder.is_alive():
+                raise InputError(
+                    f"{folder.path} is in training, so --overwrite leaves it alone: stop it first, or choose another -o."
+                )
             shutil.rmtree(folder.path)
         folder.path.mkdir(parents=True, exist_ok=True)
         plan.save(folder.plan_path)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from geonb.errors import InputError
-from geonb.plan.plan import Plan
 from geonb.widgets.dashboards.library import Library
 
 ADDRESS = "127.0.0.1"
@@ -50,20 +49,18 @@ def refuse_taken(port: int) -> None:
 
 
 def serve(
-    sources: Sequence[str],
+    library: Library,
     *,
-    plan: Plan | None = None,
     port: int = 5006,
     origin: Sequence[str] = (),
     password: str | None = None,
     show: bool = False,
 ) -> None:
-    """Serve the pages of `sources` (models, runs, folders of runs) until the process is stopped.
+    """Serve the pages of a `Library` until the process is stopped.
 
     Binds 127.0.0.1 only; a websocket from another origin than `origins` is refused. With `password` every page asks
     for it first (any user name).
     """
-    library = Library(sources, plan=plan)
     allowed = origins(port, origin)
     refuse_taken(port)
     import panel as pn

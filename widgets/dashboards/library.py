@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geonb.errors import GeonbError, InputError
+from geonb.errors import InputError
 from geonb.models.checkpoint import Checkpoint
 from geonb.plan.plan import Plan
 from geonb.train.run_folder import RunFolder
@@ -29,14 +29,14 @@ class Library:
                 self._runs.append(path)
             elif path.is_dir() and not (path / "config.json").is_file():
                 self._shelves.append(path)
-                if not self.runs():
+                if not any(path.glob("*/plan.json")):
                     raise InputError(
                         f"{source} is a folder with neither a run (plan.json) nor a model (config.json) in it: give a "
                         "model, a run, or a folder of runs."
                     )
             else:
-                checkpoint = Checkpoint.open(source)
-                self.models[checkpoint.name] = str(source)
+                name = Checkpoint.open(source).name
+                self.models[name if name not in self.models else str(source)] = str(source)
         if plan is not None:
             self.models.setdefault(str(plan.model["name"]), str(plan.model["source"]))
 
@@ -46,10 +46,11 @@ class Library:
         for shelf in self._shelves:
             found += [path.parent for path in shelf.glob("*/plan.json")]
         named: dict[str, Path] = {}
-        for path in sorted(dict.fromkeys(found), key=_changed, reverse=True):
-            name = path.name if path.name not in named else str(path)
-            named[name] = path
-        return named
+        # names do not depend on which run is the latest: a link goes on meaning the same one
+        for path in sorted(dict.fromkeys(found)):
+            name = path.resolve().name
+            named[name if name not in named else str(path)] = path
+        return dict(sorted(named.items(), key=lambda item: _changed(item[1]), reverse=True))
 
     def model_sources(self) -> dict[str, str]:
         """The models that were given, then those that the runs were made from."""
@@ -65,7 +66,8 @@ def read_plan(path: Path) -> Plan | None:
     """The plan of a run, None where it is gone or half-written."""
     try:
         return RunFolder.open(path).plan()
-    except (GeonbError, OSError, ValueError, TypeError, KeyError):
+    except Exception:
+        # a damaged file may raise nearly anything, and is one folder among many
         return None
 
 

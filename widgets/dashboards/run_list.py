@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from geonb.errors import GeonbError
 from geonb.train.run_folder import RunFolder
 from geonb.widgets.dashboards.library import Library
 from geonb.widgets.view import View
@@ -36,14 +35,14 @@ class RunList(View):
         return {"rows": self._rows, "chosen": self.chosen}
 
     def begin(self) -> None:
-        self._leave.clear()
-        threading.Thread(target=self._watch, name="geonb-runs", daemon=True).start()
+        self._leave = threading.Event()
+        threading.Thread(target=self._watch, args=(self._leave,), name="geonb-runs", daemon=True).start()
 
     def rest(self) -> None:
         self._leave.set()
 
-    def _watch(self) -> None:
-        while not self._leave.wait(_PERIOD):
+    def _watch(self, leave: threading.Event) -> None:
+        while not leave.wait(_PERIOD):
             rows = self.rows()
             if rows != self._rows:
                 self._rows = rows
@@ -62,6 +61,7 @@ def _row(name: str, path: Path) -> dict[str, Any]:
         else:
             alive = status.state not in {"training", "verifying"} or run.is_alive()
             row |= {"state": status.state if alive else "dead", "step": status.step, "message": status.message}
-    except (GeonbError, OSError, ValueError, TypeError, KeyError):
+    except Exception:
+        # whatever a damaged folder raises, it takes its own row and never the list away
         row["message"] = "half-written, or on its way out"
     return row

@@ -21,7 +21,7 @@ function render({ model, el }) {
   const memory = h("input", { class: "gn-input", size: 9, placeholder: "none, or 2GB", "aria-label": "Memory budget", oninput: () => later() });
   const rule = h("span"), excluded = h("span", { class: "gn-bar" });
   const what = h("div", { class: "gn-bar gn-what-if" }, h("span", { class: "gn-strong" }, "What if"), h("label", {}, "memory budget ", memory), h("label", {}, "rank rule ", rule),
-    h("span", {}, "leave out"), excluded, button("Back to the derived plan", "Drop every override", () => { memory.value = ""; ask({ memory_budget: "", rank_rule: "", exclude_roles: [] }); }));
+    h("span", {}, "leave out"), excluded, button("Back to the derived plan", "Drop every override", () => { memory.value = ""; ask({ memory_budget: "", rank_rule: "", exclude_roles: null }); }));
   const head = h("tr"), body = h("tbody"), count = h("div", { class: "gn-soft gn-count" });
   const table = h("div", { class: "gn-scroll" }, h("table", {}, h("thead", {}, head), body));
   const matrices = h("div", {}, what, note, totals, h("div", { class: "gn-bar" }, find, which, roleChips), table, count);

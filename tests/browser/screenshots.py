@@ -1,0 +1,118 @@
+"""The screenshots of the README: every view in a real Chromium, on real runs of the embedded model.
+
+python -m tests.browser.screenshots [--shelf FOLDER]
+
+FOLDER holds two finished runs, `open` and `strict`; without it they are trained first (a few minutes).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.browser.conftest import CHROMIUM
+from tests.browser.lab_page import run_all, wait_until_idle
+from tests.browser.servers import TOKEN, free_port, lab, notebook, serving
+
+PICTURES = Path(__file__).parents[2] / "papers" / "pictures"
+_STEPS = 120
+
+
+def train(shelf: Path) -> None:
+    """The two runs that the pictures show."""
+    from geonb.plan import build_plan
+    from geonb.train import run_training
+
+    for budget in ("strict", "open"):
+        if not (shelf / budget / "verification.json").is_file():
+            plan = build_plan("embedded", "embedded:kjv", max_steps=_STEPS, budget=budget)
+            run_training(plan, output=shelf / budget, overwrite=(shelf / budget).exists())
+
+
+def keep(image: bytes, name: str) -> None:
+    """Write a screenshot as a small palette PNG."""
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(image)).convert("RGB").quantize(160, dither=Image.Dither.NONE)
+    picture.save(PICTURES / name, optimize=True)
+    print(f"{name}: {(PICTURES / name).stat().st_size:,} bytes")
+
+
+def of_dashboard(browser, address: str) -> None:
+    """Model, plan, run, comparison and adapter."""
+    page = browser.new_page(viewport={"width": 1180, "height": 900})
+    page.set_default_timeout(60_000)
+    page.goto(f"{address}/model?theme=light&matrix=model.layers.1.self_attn.q_proj.weight")
+    page.wait_for_selector(".gn-spectrum-explorer[data-done='29']")
+    keep(page.locator(".gn-spectrum-explorer").screenshot(), "spectrum-explorer.png")
+    page.goto(f"{address}/plan?run=open&theme=light")
+    page.locator(".gn-target-table [aria-label='Rank rule']").select_option("customary")
+    page.wait_for_selector(".gn-was")
+    keep(page.locator(".gn-target-table").screenshot(), "target-table.png")
+    page.goto(f"{address}/runs?run=open&theme=dark")
+    page.wait_for_selector(".gn-mass-trace .gn-gate")
+    page.wait_for_selector(".gn-adapter-card .gn-row")
+    page.evaluate("document.querySelectorAll('*').forEach(found => found.shadowRoot?.querySelectorAll('.geonb')"
+                  ".forEach(view => { view.style.padding = '12px'; view.style.background = 'var(--gn-paper)' }))")  # fmt: skip
+    keep(page.locator(".gn-mass-trace").screenshot(), "mass-trace.png")
+    page.goto(f"{address}/runs?run=open&theme=light")
+    page.wait_for_selector(".gn-adapter-card .gn-row")
+    keep(page.locator(".gn-adapter-card").screenshot(), "adapter-card.png")
+    page.goto(f"{address}/runs?run=open&run=strict&theme=light")
+    page.wait_for_selector(".gn-run-comparison .gn-interval")
+    keep(page.locator(".gn-run-comparison").screenshot(), "run-comparison.png")
+    page.close()
+
+
+def of_lab(browser, shelf: Path, scratch: Path) -> None:
+    """A notebook in JupyterLab while a run trains behind its cell."""
+    cells = [
+        "%load_ext geonb",
+        "%%geonb train -m embedded -d embedded:kjv -o live --overwrite --out job\nmax_steps = 60",
+    ]
+    notebook(scratch / "live.ipynb", cells)
+    with lab(scratch, log=scratch / "lab.log") as address:
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(120_000)
+        page.goto(f"{address}/lab/workspaces/auto-x/tree/live.ipynb?token={TOKEN}")
+        page.wait_for_selector(".jp-Notebook .jp-Cell")
+        run_all(page)
+        wait_until_idle(page)
+        page.wait_for_function("() => +(document.querySelector('.gn-mass-trace')?.dataset.steps || 0) >= 30")
+        keep(page.screenshot(), "jupyterlab.png")
+        page.locator(".gn-mass-trace .gn-stop").click()
+        page.wait_for_function("() => !document.querySelector('.gn-mass-trace').innerText.includes('stopping')")
+        page.close()
+
+
+def main() -> None:
+    """Train what is missing, serve, look, write."""
+    from playwright.sync_api import sync_playwright
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shelf", type=Path)
+    given = parser.parse_args()
+    if CHROMIUM is None:
+        raise SystemExit("no chromium on this machine: apt-get install chromium")
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        shelf = given.shelf or scratch / "shelf"
+        shelf.mkdir(parents=True, exist_ok=True)
+        train(shelf)
+        port = free_port()
+        command = [sys.executable, "-m", "geonb.cli", "dashboard", "embedded", str(shelf), "--port", str(port)]
+        address = f"http://127.0.0.1:{port}"
+        stack.enter_context(serving(command, f"{address}/runs", log=scratch / "dashboard.log"))
+        playwright = stack.enter_context(sync_playwright())
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        of_dashboard(browser, address)
+        of_lab(browser, shelf, scratch)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
