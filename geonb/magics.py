@@ -38,7 +38,8 @@ class GeonbMagics(Magics):
 
         In the cell form the body is either JSONL records, which become the command's data (-d), or TOML options, which
         become its flags. `%%geonb train` trains behind the cell: the trace lives, `%geonb stop` ends it, and the
-        result is a job whose `.result()` waits (`--background` does the same on one line). `--out NAME` binds the result to a variable as well. Errors are one line.
+        result is a job whose `.result()` waits (`--background` does the same on one line). `--out NAME` binds the
+        result to a variable as well. Errors are one line.
         """
         try:
             arguments = shlex.split(line)

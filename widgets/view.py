@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 import urllib.parse
 from collections.abc import Callable
@@ -171,6 +172,10 @@ def picture_html(svg: str, *, alt: str) -> str:
     '<img alt="a &lt; b" style="max-width:100%" src="da'
     """
     opening, rest = svg.split(">", 1)
+    # a size of its own: an image of width 100 % has none, and hosts fall back to 300 pixels
+    opening = re.sub(
+        r'viewBox="0 0 (\S+) (\S+)"(.*) width="100%"', r'viewBox="0 0 \1 \2"\3 width="\1" height="\2"', opening
+    )
     svg = f'{opening}><rect width="100%" height="100%" rx="6" fill="#fff"/>{rest}'
     # spaces and most punctuation may stand as they are, which keeps the text a third smaller than base64
     quoted = urllib.parse.quote(svg.replace('"', "'"), safe=" /:;,.=()'!*+?@$~|-_[]{}")

@@ -23,7 +23,8 @@ app = typer.Typer(
     name="geonb",
     help="See a model's geometry, train an adapter with nothing to tune, verify it.\n\n"
     "Start with `geonb demo`; then `geonb spectra MODEL`, `geonb plan -m MODEL -d FILE`, "
-    "`geonb train run -m MODEL -d FILE -o RUN`, and look at all of it with `geonb dashboard MODEL RUN`. MODEL is a Hugging Face folder, a hub id, or `embedded`.",
+    "`geonb train run -m MODEL -d FILE -o RUN`, and look at all of it with `geonb dashboard MODEL RUN`. "
+    "MODEL is a Hugging Face folder, a hub id, or `embedded`.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,

@@ -24,7 +24,8 @@ header.geonb-head{display:flex;gap:1.4rem;align-items:center;border-bottom:1px s
 header.geonb-head b{font-size:1.15rem}
 header.geonb-head a{color:inherit;text-decoration:none;opacity:.7;padding:.15rem 0}
 header.geonb-head a[aria-current=page]{opacity:1;border-bottom:2px solid #0072B2}
-header.geonb-head button{margin-left:auto;font:inherit;font-size:.85rem;color:inherit;background:transparent;border:1px solid #8886;border-radius:.35rem;cursor:pointer;padding:.15rem .7rem}
+header.geonb-head button{margin-left:auto;font:inherit;font-size:.85rem;color:inherit;background:transparent;
+  border:1px solid #8886;border-radius:.35rem;cursor:pointer;padding:.15rem .7rem}
 </style>
 <script>
 const kept = localStorage.getItem("geonb-theme");
