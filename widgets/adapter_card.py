@@ -40,8 +40,8 @@ class AdapterCard(View):
         """One row a matrix: its size, the random adapter's, and both ranks, in the unit of `is_relative`."""
         found = []
         for layer in self.audit.layers:
-            unit = layer.sigma_k if self.is_relative else 1.0
-            known = unit is not None and unit > 0
+            unit = (layer.sigma_k if self.is_relative else 1.0) or 0.0
+            known = unit > 0
             found.append(
                 {
                     "name": layer.name,

@@ -68,6 +68,18 @@ def panel_host(name: str) -> type:
     )
 
 
+def answer_where_asked(host: Any) -> None:
+    """Let messages of the page reach the kernel on the subshell that they name.
+
+    ipykernel 7.4 sends them to the subshell of whoever last published on the comm. Where a thread publishes, as a live
+    view does, that is the last request of any page; after a reload it is a subshell that is gone, and every click
+    is lost ("Unknown subshell_id" in the log of the server).
+    """
+    comm = getattr(host, "comm", None)
+    if comm is not None and hasattr(comm, "_reply_subshell_for"):
+        comm._reply_subshell_for = lambda data, default: default
+
+
 def _title(name: str) -> str:
     return "".join(part.capitalize() for part in name.split("_"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterable
@@ -25,6 +26,8 @@ from geonb.widgets.view import View, picture_html
 _POINTS, _COLUMNS, _EVALUATIONS = 1400, 200, 100
 # seconds between two looks at the file: at most four updates a second reach the page
 _PERIOD = 0.25
+# a run that has ended may be deleted, resumed or written anew
+_PERIOD_OF_ENDED = 2.0
 _FINISHED = {"done", "stopped", "failed", "dead", "gone"}
 
 
@@ -109,10 +112,19 @@ class MassTrace(View):
         self._status = found
         return found != before
 
+    def _read_plan(self) -> None:
+        """A run that was written anew has another plan; one that is half-written keeps the old."""
+        assert self.run is not None
+        with contextlib.suppress(GeonbError, OSError, ValueError, TypeError, KeyError):
+            self._plan = self.run.plan()
+
     def poll(self) -> bool:
         """One look at the file, and one update of every host if there was news; whether there was."""
         with self._lock:
+            ended = self.is_finished
             fresh = self.read()
+            if ended and not self.is_finished:
+                self._read_plan()
         if fresh:
             self.push()
         return fresh
@@ -123,7 +135,7 @@ class MassTrace(View):
         return self._reader is None or self._status.get("state") in _FINISHED
 
     def begin(self) -> None:
-        if self._reader is None or self.is_finished:
+        if self._reader is None:
             return
         # an event of its own for each thread: one that was told to leave never comes back
         self._wake = threading.Event()
@@ -136,11 +148,9 @@ class MassTrace(View):
         self._wake.set()
 
     def _follow(self, leave: threading.Event) -> None:
-        while not leave.wait(_PERIOD):
+        while not leave.wait(_PERIOD_OF_ENDED if self.is_finished else _PERIOD):
             began = time.perf_counter()
             self.poll()
-            if self.is_finished:
-                return
             # a long trace or a slow page gets fewer updates, never a share of the training's time
             if leave.wait(4 * (time.perf_counter() - began)):
                 return

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from geonb.errors import GeonbError
 from geonb.widgets import displayed
-from geonb.widgets.hosts import notebook_host, panel_host, send
+from geonb.widgets.hosts import answer_where_asked, notebook_host, panel_host, send
 from geonb.widgets.svg import escape
 
 # what a notebook may carry of a record's own JSON: more would be most of the file
@@ -75,6 +75,7 @@ class View:
     def widget(self) -> Any:
         """A live widget for a notebook."""
         host = notebook_host(self.name)(state=self._full_state(), data=self.data())
+        answer_where_asked(host)
         host.observe(lambda change: self._on_event(change["new"]), names="event")
         self._attach(host)
         return host
@@ -102,6 +103,9 @@ class View:
             last = not self._hosts
         if hasattr(host, "close"):
             with contextlib.suppress(Exception):
+                # a widget leaves its layout behind, alive in the kernel and in the page
+                if (layout := getattr(host, "layout", None)) is not None and hasattr(layout, "close"):
+                    layout.close()
                 host.close()
         if last:
             self.rest()

@@ -4,9 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
+from tests.browser import runs
+from tests.browser.lab_page import wait_until_ready
 from tests.browser.servers import TOKEN, free_port, lab, notebook, serving
 
+# an evaluation on one core takes about ten seconds, and a stop is honoured after it
+expect.set_options(timeout=60_000)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -62,12 +67,11 @@ def lab_address(lab_root, tmp_path_factory):
 def open_notebook(watched, lab_address, lab_root):
     """Open a notebook of `lab_root` (made from `cells` when they are given) in a fresh JupyterLab workspace."""
 
-    def open_it(name, cells=None, *, restart=True):
+    def open_it(name, cells=None):
         if cells is not None:
             notebook(lab_root / name, cells)
         watched.goto(f"{lab_address}/lab/workspaces/auto-{free_port()}/tree/{name}?token={TOKEN}")
-        watched.wait_for_selector(".jp-Notebook .jp-Cell")
-        watched.wait_for_selector(".jp-Toolbar .jp-KernelName")
+        wait_until_ready(watched)
         return watched
 
     return open_it
@@ -113,3 +117,24 @@ def dashboard(tmp_path_factory):
             return address
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The finished run `tiny`, on a shelf that the tests add runs to."""
+    root = tmp_path_factory.mktemp("trained")
+    (root / "shelf").mkdir()
+    data = runs.write_data(root / "data.jsonl")
+    return runs.trained(root / "shelf" / "tiny", data, model=root / "model", steps=runs.STEPS)
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory):
+    return runs.hostile_model(tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.fixture(scope="session")
+def hostile_talk(tmp_path_factory):
+    """A real run on chats whose prompts are markup, after which the model answers with a script."""
+    root = tmp_path_factory.mktemp("talk")
+    return runs.trained_to_answer_with_a_script(root / "shelf" / "talk", root / "data.jsonl")

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
+from playwright.sync_api import expect
+
+
+def wait_until_ready(page) -> None:
+    """Until the notebook is drawn and its kernel waits for work."""
+    page.wait_for_selector(".jp-Notebook .jp-Cell")
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
+
 
 def run_all(page) -> None:
     """Run > Run All Cells."""
@@ -22,9 +32,21 @@ def wait_until_idle(page, seconds: float = 120) -> None:
 
 
 def run_cell(page, index: int) -> None:
-    """Click into a cell and press Shift+Enter."""
-    page.locator(".jp-Notebook .jp-CodeCell .jp-InputArea-editor").nth(index).click()
-    page.keyboard.press("Shift+Enter")
+    """Click into a cell and press Shift+Enter, until the kernel has taken it."""
+    cell = page.locator(".jp-Notebook .jp-CodeCell").nth(index)
+    prompt = cell.locator(".jp-InputPrompt")
+    before = prompt.inner_text()
+    for attempt in range(4):
+        cell.locator(".cm-content").click()
+        expect(cell).to_have_class(re.compile("jp-mod-active"))
+        page.keyboard.press("Shift+Enter")
+        try:
+            expect(prompt).not_to_have_text(before, timeout=4000)
+            return
+        except AssertionError:
+            # JupyterLab takes no keys while it still moves the focus about after a page was loaded
+            if attempt == 3:
+                raise
 
 
 def save(page) -> None:

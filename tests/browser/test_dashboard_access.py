@@ -9,7 +9,6 @@ from playwright.sync_api import expect
 
 from tests.browser import runs
 
-expect.set_options(timeout=30_000)
 PASSWORD = "correct horse"
 
 
@@ -66,7 +65,6 @@ def test_a_wrong_password_is_refused_and_the_right_one_shows_the_page(page, guar
     assert elsewhere == []
 
 
-# DEFECT: Panel's own login page loads a logo from cdn.holoviz.org
 def test_the_login_page_asks_no_other_machine_for_anything(page, guarded, elsewhere):
     page.goto(f"{guarded}/model")
     expect(page.locator("[name=password]")).to_be_visible()
@@ -74,7 +72,6 @@ def test_the_login_page_asks_no_other_machine_for_anything(page, guarded, elsewh
     assert elsewhere == []
 
 
-# DEFECT: after one wrong password Panel forgets which page was asked for and opens the first one
 def test_a_mistyped_password_does_not_lose_the_link_that_was_followed(page, guarded, elsewhere):
     page.goto(f"{guarded}/plan")
     log_in(page, "wrong")

@@ -166,7 +166,24 @@ def test_hosts_follow_a_trace_that_another_thread_writes(run, process):
     for host in hosts:
         assert host.state["step"] == 50 and unpack(host.data)[0]["step"].tolist() == list(range(1, 51))
     assert len(seen) > 2, "the page saw the run on its way"
-    assert eventually(lambda: not view._thread.is_alive()), "nobody watches a run that is done"
+    view.close()
+    assert eventually(lambda: not view._thread.is_alive()), "a closed view reads on"
+
+
+def test_a_run_that_has_ended_is_looked_at_now_and_then_until_it_is_deleted_or_goes_on(run, process):
+    for event in events(10):
+        run.append(event)
+    status(run, "stopped", process, step=10)
+    view = MassTrace(run)
+    host = view.widget()
+    assert host.state["phase"] == "stopped"
+    status(run, "training", process, step=11)
+    run.append(step(11))
+    assert eventually(lambda: host.state["phase"] == "training" and host.state["step"] == 11)
+    status(run, "done", process, step=11)
+    assert eventually(lambda: host.state["phase"] == "done")
+    shutil.rmtree(run.path)
+    assert eventually(lambda: host.state["phase"] == "gone") and "is not there any more" in host.state["message"]
     view.close()
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from geonb.errors import InputError
 from geonb.widgets.dashboards.library import Library
@@ -68,9 +69,11 @@ def serve(
     pn.extension()
     guarded: dict[str, Any] = {}
     if password is not None:
-        guarded = {"basic_auth": password, "cookie_secret": secrets.token_urlsafe(32)}
+        # Panel's own form loads a logo from another machine
+        form = str(Path(__file__).with_name("login.html"))
+        guarded = {"basic_auth": password, "cookie_secret": secrets.token_urlsafe(32), "login_template": form}
     pn.serve(
-        pages(library),
+        cast(Any, pages(library)),
         address=ADDRESS,
         port=port,
         websocket_origin=allowed,

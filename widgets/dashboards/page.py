@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import urllib.parse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 PAGES = (("model", "Model"), ("plan", "Plan"), ("runs", "Runs"))
 
@@ -44,9 +44,14 @@ function geonbTheme() {
 {% for link in links %}<a href="{{ link.href }}"{% if link.here %} aria-current="page"{% endif %}>{{ link.name }}</a>{% endfor %}
 <button type="button" onclick="geonbTheme()">dark / light</button></header>
 {{ embed(roots.body) }}
+{{ embed(roots.location) }}
 </div>
 {% endblock %}
 """
+
+
+# Panel gives every component a text colour of its own theme, which knows nothing of the page's
+_INK = "color:var(--gn-ink)"
 
 
 def framed(page: str, body: Any) -> Any:
@@ -54,6 +59,8 @@ def framed(page: str, body: Any) -> Any:
     import panel as pn
 
     template = pn.Template(_TEMPLATE)
+    # the address is a model of its own: without it nothing that is chosen could be linked to
+    template.location = True
     template.add_panel("body", body)
     template.add_variable("page_title", dict(PAGES)[page])
     template.add_variable("links", [{"href": key, "name": name, "here": key == page} for key, name in PAGES])
@@ -64,14 +71,19 @@ def note(text: str) -> Any:
     """One escaped sentence."""
     import panel as pn
 
-    return pn.pane.HTML(f"<p>{html.escape(text)}</p>", sizing_mode="stretch_width")
+    return pn.pane.HTML(f'<p style="{_INK}">{html.escape(text)}</p>', sizing_mode="stretch_width")
+
+
+def missing(run: str) -> str:
+    """The sentence for a run that an address names and nobody has."""
+    return f"{run} is not among the runs: it was deleted, or never given to this dashboard."
 
 
 def heading(text: str) -> Any:
     """An escaped heading."""
     import panel as pn
 
-    return pn.pane.HTML(f'<h2 style="margin:.6rem 0 .2rem;font-size:1.1rem">{html.escape(text)}</h2>')
+    return pn.pane.HTML(f'<h2 style="{_INK};margin:.6rem 0 .2rem;font-size:1.1rem">{html.escape(text)}</h2>')
 
 
 def choices(page: str, name: str, values: list[str], chosen: str | None) -> Any:
@@ -85,7 +97,7 @@ def choices(page: str, name: str, values: list[str], chosen: str | None) -> Any:
         f'href="{page}?{urllib.parse.urlencode({name: value})}">{html.escape(value)}</a>'
         for value in values
     )
-    return pn.pane.HTML(f"<p>{links}</p>", sizing_mode="stretch_width")
+    return pn.pane.HTML(f'<p style="{_INK}">{links}</p>', sizing_mode="stretch_width")
 
 
 def query(name: str) -> list[str]:
@@ -101,7 +113,7 @@ def remember(**values: str) -> None:
     import panel as pn
 
     if pn.state.location is not None:
-        pn.state.location.update_query(**values)
+        cast(Any, pn.state.location).update_query(**values)
 
 
 def leave(action: Callable[[], None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from geonb.widgets.dashboards.library import Library, one_of, read_plan
-from geonb.widgets.dashboards.page import choices, framed, leave, note, query
+from geonb.widgets.dashboards.page import choices, framed, leave, missing, note, query
 from geonb.widgets.target_table import TargetTable
 
 
@@ -17,6 +17,9 @@ def plan_page(library: Library) -> Any:
     names = [*(["this plan"] if library.plan is not None else []), *runs]
     chosen = one_of((query("run") or [None])[0], names)
     body = pn.Column(choices("plan", "run", names, chosen), sizing_mode="stretch_width")
+    wanted = (query("run") or [chosen])[0]
+    if wanted != chosen:
+        body.append(note(missing(wanted)))
     plan = library.plan if chosen == "this plan" else read_plan(runs[chosen]) if chosen in runs else None
     if plan is None:
         reason = (

@@ -9,7 +9,7 @@ from typing import Any
 from geonb.errors import GeonbError
 from geonb.widgets.adapter_card import AdapterCard
 from geonb.widgets.dashboards.library import Library
-from geonb.widgets.dashboards.page import framed, heading, leave, note, query
+from geonb.widgets.dashboards.page import framed, heading, leave, missing, note, query
 from geonb.widgets.dashboards.run_list import RunList
 from geonb.widgets.mass_trace import MassTrace
 from geonb.widgets.run_comparison import RunComparison
@@ -26,9 +26,9 @@ def runs_page(library: Library) -> Any:
     body.append(table.panel())
     views: list[Any] = [table]
     leave(lambda: [view.close() for view in views])
-    missing = [name for name in query("run") if name not in runs]
-    if missing:
-        body.append(note(f"{missing[0]} is not among the runs: it was deleted, or never given to this dashboard."))
+    for name in query("run"):
+        if name not in runs:
+            body.append(note(missing(name)))
     if not wanted:
         body.append(note("There is no run yet: train one with `geonb train run -m MODEL -d FILE -o RUN`."))
         return framed("runs", body)
