@@ -15,9 +15,27 @@ def wait_until_ready(page) -> None:
 
 def run_all(page) -> None:
     """Run > Run All Cells."""
-    page.click(".jp-Notebook .jp-Cell >> nth=0")
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    first = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").first
+    before = first.inner_text()
+
+    def choose():
+        page.click(".jp-Notebook .jp-Cell >> nth=0")
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+
+    _until_changed(first, before, choose)
+
+
+def _until_changed(prompt, before, action) -> None:
+    """Act again where JupyterLab took nothing, as it does while it still moves the focus about after a page was loaded."""
+    for attempt in range(4):
+        action()
+        try:
+            expect(prompt).not_to_have_text(before, timeout=5000)
+            return
+        except AssertionError:
+            if attempt == 3:
+                raise
 
 
 def wait_until_idle(page, seconds: float = 120) -> None:
@@ -35,18 +53,13 @@ def run_cell(page, index: int) -> None:
     """Click into a cell and press Shift+Enter, until the kernel has taken it."""
     cell = page.locator(".jp-Notebook .jp-CodeCell").nth(index)
     prompt = cell.locator(".jp-InputPrompt")
-    before = prompt.inner_text()
-    for attempt in range(4):
+
+    def press():
         cell.locator(".cm-content").click()
         expect(cell).to_have_class(re.compile("jp-mod-active"))
         page.keyboard.press("Shift+Enter")
-        try:
-            expect(prompt).not_to_have_text(before, timeout=4000)
-            return
-        except AssertionError:
-            # JupyterLab takes no keys while it still moves the focus about after a page was loaded
-            if attempt == 3:
-                raise
+
+    _until_changed(prompt, prompt.inner_text(), press)
 
 
 def save(page) -> None:
