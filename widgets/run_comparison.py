@@ -59,6 +59,7 @@ class RunComparison(View):
                     "quantity": pair.quantity,
                     "difference": _interval(pair.difference),
                     "verdict": pair.verdict,
+                    "sentence": pair.sentence,
                     "because": pair.because,
                 }
                 for pair in self.compared.pairs
@@ -74,7 +75,7 @@ class RunComparison(View):
         pairs = table_html(
             ("runs", "quantity", "difference", "verdict"),
             [
-                (f"{pair.second} − {pair.first}", pair.quantity, interval_text(pair.difference), pair.verdict)
+                (f"{pair.second} − {pair.first}", pair.quantity, interval_text(pair.difference), pair.sentence)
                 for pair in self.compared.pairs
             ],
             caption="Paired differences, nats per token",

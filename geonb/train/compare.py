@@ -50,6 +50,12 @@ class Pair(Record):
     verdict: str
     because: str
 
+    @property
+    def sentence(self) -> str:
+        """The verdict with the name of the run that won, where one did."""
+        lower = {FIRST: self.first, SECOND: self.second}.get(self.verdict)
+        return f"{lower} is lower" if lower is not None else self.verdict
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunsCompared(Record):
@@ -73,7 +79,7 @@ class RunsCompared(Record):
             parts.append(_text_table(("", *(run.label for run in self.runs)), self._differing_rows()))
         parts += ["", "Pairs on the same examples (second minus first)"]
         for pair in self.pairs:
-            parts.append(f"  {pair.quantity}, {pair.second} minus {pair.first}: {_named(pair)}")
+            parts.append(f"  {pair.quantity}, {pair.second} minus {pair.first}: {pair.sentence}")
             shown = f"{pair.difference!r}; " if pair.difference is not None else ""
             parts.append(f"      {shown}{pair.because}")
         parts += ["", _CAVEAT]
@@ -95,7 +101,7 @@ class RunsCompared(Record):
                     pair.second,
                     pair.quantity,
                     repr(pair.difference) if pair.difference is not None else "",
-                    _named(pair),
+                    pair.sentence,
                     pair.because,
                 )
                 for pair in self.pairs
@@ -313,11 +319,6 @@ def _change(measured: Measurement | None) -> str:
         return ""
     interval = f" [{measured.interval[0]:+.4f}, {measured.interval[1]:+.4f}]" if measured.interval else ""
     return f"{measured.value:+.4f}{interval}"
-
-
-def _named(pair: Pair) -> str:
-    lower = {FIRST: pair.first, SECOND: pair.second}.get(pair.verdict)
-    return f"{lower} is lower" if lower is not None else pair.verdict
 
 
 def _shown(value: Any) -> str:

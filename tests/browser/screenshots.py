@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -37,9 +38,16 @@ def keep(image: bytes, name: str) -> None:
     """Write a screenshot as a small palette PNG."""
     from PIL import Image
 
-    picture = Image.open(io.BytesIO(image)).convert("RGB").quantize(160, dither=Image.Dither.NONE)
+    picture = Image.open(io.BytesIO(image)).convert("RGB").quantize(255, dither=Image.Dither.NONE)
     picture.save(PICTURES / name, optimize=True)
     print(f"{name}: {(PICTURES / name).stat().st_size:,} bytes")
+
+
+def framed(page, view: str) -> bytes:
+    """The screenshot of a view with some paper around it."""
+    found = page.locator(f".gn-{view}")
+    found.evaluate("view => { view.style.padding = '14px'; view.style.background = 'var(--gn-paper)' }")
+    return found.screenshot()
 
 
 def of_dashboard(browser, address: str) -> None:
@@ -48,34 +56,34 @@ def of_dashboard(browser, address: str) -> None:
     page.set_default_timeout(60_000)
     page.goto(f"{address}/model?theme=light&matrix=model.layers.1.self_attn.q_proj.weight")
     page.wait_for_selector(".gn-spectrum-explorer[data-done='29']")
-    keep(page.locator(".gn-spectrum-explorer").screenshot(), "spectrum-explorer.png")
+    keep(framed(page, "spectrum-explorer"), "spectrum-explorer.png")
     page.goto(f"{address}/plan?run=open&theme=light")
     page.locator(".gn-target-table [aria-label='Rank rule']").select_option("customary")
     page.wait_for_selector(".gn-was")
-    keep(page.locator(".gn-target-table").screenshot(), "target-table.png")
+    keep(framed(page, "target-table"), "target-table.png")
     page.goto(f"{address}/runs?run=open&theme=dark")
     page.wait_for_selector(".gn-mass-trace .gn-gate")
     page.wait_for_selector(".gn-adapter-card .gn-row")
-    page.evaluate("document.querySelectorAll('*').forEach(found => found.shadowRoot?.querySelectorAll('.geonb')"
-                  ".forEach(view => { view.style.padding = '12px'; view.style.background = 'var(--gn-paper)' }))")  # fmt: skip
-    keep(page.locator(".gn-mass-trace").screenshot(), "mass-trace.png")
+    keep(framed(page, "mass-trace"), "mass-trace.png")
     page.goto(f"{address}/runs?run=open&theme=light")
     page.wait_for_selector(".gn-adapter-card .gn-row")
-    keep(page.locator(".gn-adapter-card").screenshot(), "adapter-card.png")
+    keep(framed(page, "adapter-card"), "adapter-card.png")
     page.goto(f"{address}/runs?run=open&run=strict&theme=light")
-    page.wait_for_selector(".gn-run-comparison .gn-interval")
-    keep(page.locator(".gn-run-comparison").screenshot(), "run-comparison.png")
+    page.wait_for_selector(".gn-run-comparison .gn-interval", state="attached")
+    keep(framed(page, "run-comparison"), "run-comparison.png")
     page.close()
 
 
-def of_lab(browser, shelf: Path, scratch: Path) -> None:
+def of_lab(browser, scratch: Path) -> None:
     """A notebook in JupyterLab while a run trains behind its cell."""
     cells = [
         "%load_ext geonb",
         "%%geonb train -m embedded -d embedded:kjv -o live --overwrite --out job\nmax_steps = 60",
     ]
-    notebook(scratch / "live.ipynb", cells)
-    with lab(scratch, log=scratch / "lab.log") as address:
+    folder = scratch / "notebooks"
+    folder.mkdir()
+    notebook(folder / "live.ipynb", cells)
+    with lab(folder, log=scratch / "lab.log") as address:
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         page.set_default_timeout(120_000)
         page.goto(f"{address}/lab/workspaces/auto-x/tree/live.ipynb?token={TOKEN}")
@@ -100,17 +108,19 @@ def main() -> None:
         raise SystemExit("no chromium on this machine: apt-get install chromium")
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        shelf = given.shelf or scratch / "shelf"
+        shelf = (given.shelf or scratch / "runs").resolve()
         shelf.mkdir(parents=True, exist_ok=True)
         train(shelf)
+        # views show the paths that they were given: relative ones say nothing of this machine
+        os.chdir(shelf.parent)
         port = free_port()
-        command = [sys.executable, "-m", "geonb.cli", "dashboard", "embedded", str(shelf), "--port", str(port)]
+        command = [sys.executable, "-m", "geonb.cli", "dashboard", "embedded", shelf.name, "--port", str(port)]
         address = f"http://127.0.0.1:{port}"
         stack.enter_context(serving(command, f"{address}/runs", log=scratch / "dashboard.log"))
         playwright = stack.enter_context(sync_playwright())
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         of_dashboard(browser, address)
-        of_lab(browser, shelf, scratch)
+        of_lab(browser, scratch)
         browser.close()
 
 

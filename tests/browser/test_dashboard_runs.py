@@ -220,5 +220,6 @@ def test_two_ticked_runs_are_compared_with_their_intervals(watched, site, traine
         task, retention = view.locator("tr[data-verdict]").all()
         expect(task.locator("td").first).to_have_text("worse − tiny")
         assert task.get_attribute("data-verdict") == "first is lower"
+        expect(task).to_contain_text("tiny is lower")
         expect(task.locator("td").nth(2)).to_have_text("0.5")
         assert retention.get_attribute("data-verdict") == "no significant difference"

@@ -20,7 +20,7 @@ function render({ model, el }) {
     forests.replaceChildren(forest("task", "Task loss against the base model"), forest("retained", "Held-out base text against the base model"));
     pairs.replaceChildren(...(state.pairs.length ? [h("div", { class: "gn-strong", style: "margin-top:.6rem" }, "Paired differences, nats per token"), h("div", { class: "gn-scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ...["runs", "quantity", "difference", "interval", "verdict", "why"].map((label) => h("th", {}, label)))),
       h("tbody", {}, ...state.pairs.map((pair) => h("tr", { "data-verdict": pair.verdict }, h("td", {}, `${pair.second} − ${pair.first}`), h("td", {}, pair.quantity), h("td", { class: "gn-num" }, pair.difference ? number(pair.difference[0]) : "–"),
-        h("td", { class: "gn-num" }, pair.difference ? `[${number(pair.difference[1])}, ${number(pair.difference[2])}]` : "–"), h("td", {}, pair.verdict), h("td", { class: "gn-why" }, pair.because))))))] : []));
+        h("td", { class: "gn-num" }, pair.difference ? `[${number(pair.difference[1])}, ${number(pair.difference[2])}]` : "–"), h("td", {}, pair.sentence), h("td", { class: "gn-why" }, pair.because))))))] : []));
     const found = Object.entries(state.differences);
     differences.replaceChildren(...(found.length ? [h("div", { class: "gn-strong", style: "margin-top:.6rem" }, "What differs between the plans"), h("div", { class: "gn-scroll" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, ""), ...state.runs.map((run) => h("th", {}, run.label)))),
       h("tbody", {}, ...found.map(([key, values]) => h("tr", {}, h("td", {}, key), ...values.map((value) => h("td", { class: "gn-id" }, value)))))))] : []));
