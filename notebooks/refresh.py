@@ -30,22 +30,25 @@ def refreshed(path: Path) -> dict:
     notebook["metadata"] = {name: notebook["metadata"][name] for name in ("kernelspec", "language_info")}
     notebook["metadata"]["language_info"] = {"name": "python"}
     cells = [cell for cell in notebook["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])]
+    count = 0
     for place, cell in enumerate(cells):
         cell["id"] = f"cell-{place:02d}"
         cell["metadata"] = {"tags": cell["metadata"].get("tags", [])}
         if cell["cell_type"] == "code":
-            cell["execution_count"] = None
-            cell["outputs"] = [_cleaned(output) for output in cell["outputs"] if output.get("name") != "stderr"]
+            # nbval takes a cell with outputs and no number for one that was never run
+            count += 1
+            cell["execution_count"] = count
+            cell["outputs"] = [_cleaned(output, count) for output in cell["outputs"] if output.get("name") != "stderr"]
     notebook["cells"] = cells
     return notebook
 
 
-def _cleaned(output: dict) -> dict:
+def _cleaned(output: dict, count: int) -> dict:
     if "data" in output:
         output["data"] = {kind: value for kind, value in output["data"].items() if kind in _KEPT}
         output["metadata"] = {}
     if "execution_count" in output:
-        output["execution_count"] = None
+        output["execution_count"] = count
     return output
 
 
