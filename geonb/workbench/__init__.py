@@ -1,0 +1,1 @@
+"""What comes after training: evaluate, compare, export, merge, and hold an adapter against its base."""
