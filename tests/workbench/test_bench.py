@@ -59,7 +59,7 @@ def test_a_run_stands_for_its_adapter(adapter):
 
 
 def test_what_is_no_adapter_is_refused_in_a_sentence(model, adapter, tmp_path):
-    with pytest.raises(InputError, match="holds no adapter_config.json"):
+    with pytest.raises(InputError, match=r"holds no adapter_config\.json"):
         Bench.open(model, {"a": tmp_path})
     (tmp_path / "adapter_model.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(InputError, match="as a pickle"):
