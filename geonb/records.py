@@ -204,8 +204,11 @@ class Record:
         }
 
 
-def atomic_write(path: str | Path, content: str | bytes) -> Path:
-    """Write `content` to a temporary file beside `path`, flush it to disk and rename: a reader sees all of it or none."""
+def atomic_write(path: str | Path, content: str | bytes, *, exclusive: bool = False) -> Path:
+    """Write `content` to a temporary file beside `path`, flush it to disk and rename: a reader sees all of it or none.
+
+    With `exclusive` raises `FileExistsError` where `path` is there already, also when two processes write at once.
+    """
     path = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -216,7 +219,11 @@ def atomic_write(path: str | Path, content: str | bytes) -> Path:
             os.fsync(stream.fileno())
         # mkstemp makes files private to the owner; a result is an ordinary file
         Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        if exclusive:
+            os.link(temporary, path)
+            Path(temporary).unlink()
+        else:
+            Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -68,6 +68,17 @@ def panel_host(name: str) -> type:
     )
 
 
+def define_components() -> None:
+    """Make every Panel component's class before any page is served.
+
+    A page knows the classes that there were when it was written; one that is made later, in a thread and first for
+    another page, arrives as a type that it cannot resolve.
+    """
+    for path in sorted(_ESM.glob("*.js")):
+        if path.stem != "common":
+            panel_host(path.stem)
+
+
 def answer_where_asked(host: Any) -> None:
     """Let messages of the page reach the kernel on the subshell that they name.
 

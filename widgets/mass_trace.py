@@ -171,7 +171,9 @@ class MassTrace(View):
         return {
             "title": self.title,
             "phase": phase,
-            "message": status.get("message") or (columns.stop or {}).get("because", ""),
+            "message": "; ".join(
+                [*columns.notes[-3:], *filter(None, [status.get("message") or (columns.stop or {}).get("because", "")])]
+            ),
             "stopping": bool(status.get("stopping")) and phase == "training",
             "can_stop": self.run is not None and phase == "training",
             "step": last,

@@ -60,6 +60,7 @@ class TraceColumns:
         self.layers: list[str] = []
         self.layer_facts: list[tuple[float, float]] = []
         self.evaluations: list[dict[str, Any]] = []
+        self.notes: list[str] = []
         self.stop: dict[str, Any] | None = None
         self.unit = ""
 
@@ -71,6 +72,8 @@ class TraceColumns:
         elif kind == "eval":
             self.evaluations.append({**_EVALUATION, **event, "step": int(event["step"]), "loss": event["loss"]})
             self.stop = None
+        elif kind == "note":
+            self.notes.append(f"step {int(event['step'])}: {event['because']}")
         elif kind == "stop":
             self.stop = event
 

@@ -30,6 +30,7 @@ class View:
 
     def __init__(self) -> None:
         self._hosts: list[Any] = []
+        self._pushes = 0
         self._lock = threading.RLock()
         self._error = ""
         # called after each event of a page that was taken in, with that event
@@ -85,6 +86,11 @@ class View:
         host = panel_host(self.name)(state=self._full_state(), data=self.data(), sizing_mode="stretch_width")
         host.param.watch(lambda change: self._on_event(change.new), "event")
         self._attach(host)
+        import panel as pn
+
+        sent = self._pushes
+        # between Panel's reading of the values and its taking note of the model, a push of a thread changes neither
+        pn.state.onload(lambda: host.param.trigger("state", "data") if self._pushes != sent else None)
         return host
 
     def _attach(self, host: Any) -> None:
@@ -120,6 +126,7 @@ class View:
         with self._lock:
             if not self._hosts:
                 return
+            self._pushes += 1
             state, block = self._full_state(), self.data() if data else None
             for host in tuple(self._hosts):
                 send(host, state, block)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,11 @@ class Snapshot:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def save_snapshot(path: Path, snapshot: Snapshot) -> None:
-    """Write `snapshot` beside the previous one and swap them; with no space left the previous one survives."""
+def save_snapshot(path: Path, snapshot: Snapshot, *, before: Callable[[], None] | None = None) -> None:
+    """Write `snapshot` beside the previous one and swap them; with no space left the previous one survives.
+
+    `before` brings to the disk what the snapshot counts on: the trace up to `trace_length`.
+    """
     from safetensors.torch import save
 
     groups: Mapping[str, Mapping[str, Tensor]] = {
@@ -46,9 +50,12 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
         for name, tensor in members.items()
     }
     header = {"step": snapshot.step, "trace_length": snapshot.trace_length, "facts": snapshot.facts}
+    state = json.dumps(header, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        atomic_write(path, save(tensors, metadata={"state": json.dumps(header, sort_keys=True)}))
+        if before is not None:
+            before()
+        atomic_write(path, save(tensors, metadata={"state": state, "digest": _digest(state, tensors)}))
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise GeonbError(
@@ -72,13 +79,18 @@ def load_snapshot(path: Path) -> Snapshot:
     }
     try:
         with safe_open(path, framework="pt") as stream:
-            header = json.loads((stream.metadata() or {})["state"])
-            for key in stream.keys():
-                group, _, name = key.partition("/")
-                groups[group][name] = stream.get_tensor(key)
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            metadata = stream.metadata() or {}
+            tensors = {key: stream.get_tensor(key) for key in stream.keys()}
+        if metadata["digest"] != _digest(metadata["state"], tensors):
+            raise ValueError("its bytes are not those that were written")
+        header = json.loads(metadata["state"])
+        for key, tensor in tensors.items():
+            group, _, name = key.partition("/")
+            groups[group][name] = tensor
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
         raise InputError(
-            f"{path} is not a readable checkpoint ({error}): start the run again with --overwrite."
+            f"{path} is not a readable checkpoint ({reason}): start the run again with --overwrite."
         ) from None
     return Snapshot(
         step=header["step"],
@@ -89,3 +101,13 @@ def load_snapshot(path: Path) -> Snapshot:
         controller=groups["controller"],
         arrays={name: tensor.numpy() for name, tensor in groups["array"].items()},
     )
+
+
+def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over the state and every tensor: a flipped bit must not train on as if nothing had happened."""
+    found = hashlib.sha256(state.encode("utf-8"))
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        found.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        found.update(tensor.flatten().view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return found.hexdigest()

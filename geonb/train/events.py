@@ -77,6 +77,15 @@ class EvalEvent(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoteEvent(Record):
+    """Something that a reader of the trace should know, such as a micro-batch that was halved."""
+
+    kind: str = "note"
+    step: int
+    because: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StopEvent(Record):
     """The end of a run and its reason: horizon, certificate, requested or diverged."""
 
@@ -89,15 +98,17 @@ class StopEvent(Record):
     best_loss: float
 
 
-Event = StepEvent | EvalEvent | StopEvent
-_KINDS: dict[str, type[Record]] = {"step": StepEvent, "eval": EvalEvent, "stop": StopEvent}
+Event = StepEvent | EvalEvent | NoteEvent | StopEvent
+_KINDS: dict[str, type[Record]] = {"step": StepEvent, "eval": EvalEvent, "note": NoteEvent, "stop": StopEvent}
 
 
 def event_from_dict(data: dict[str, Any]) -> Event:
     """The event that one line of trace.jsonl describes."""
     kind = data.get("kind")
     if kind not in _KINDS:
-        raise InputError(f"a trace line has the kind {kind!r}; allowed are step, eval and stop: is this a trace.jsonl?")
+        raise InputError(
+            f"a trace line has the kind {kind!r}; allowed are step, eval, note and stop: is this a trace.jsonl?"
+        )
     return _KINDS[kind].from_dict(data)  # type: ignore[return-value]
 
 

@@ -68,23 +68,26 @@ def run_training(
     if not save:
         with tempfile.TemporaryDirectory(prefix="geonb-") as temporary:
             run = RunFolder.create(Path(temporary) / "run", plan)
-            result = _carry_out(plan, run, False, sinks, should_stop, device)
+            with run.held():
+                result = _carry_out(plan, run, False, sinks, should_stop, device)
             return Run(folder=None, adapter=None, stop=result.stop, verification=result.verification)
     path = Path(output if output is not None else plan.output)
     if resume:
         run = RunFolder.open(path)
         if run.is_alive():
             raise InputError(f"the run {path} is still training in another process: wait for it, or stop it first.")
-        plan = run.plan()
-        # a request that came too late for the run before is not meant for this one
-        run.take_stop_request()
-        # a run that died before its first checkpoint starts again from its own plan
-        going_on = run.checkpoint_path.is_file()
-        if not going_on:
-            run.cut_trace(0)
-        return _carry_out(plan, run, going_on, sinks, should_stop, device)
+        with run.held():
+            plan = run.plan()
+            # a request that came too late for the run before is not meant for this one
+            run.take_stop_request()
+            # a run that died before its first checkpoint starts again from its own plan
+            going_on = run.checkpoint_path.is_file()
+            if not going_on:
+                run.cut_trace(0)
+            return _carry_out(plan, run, going_on, sinks, should_stop, device)
     run = RunFolder.create(path, plan, overwrite=overwrite)
-    return _carry_out(plan, run, False, sinks, should_stop, device)
+    with run.held():
+        return _carry_out(plan, run, False, sinks, should_stop, device)
 
 
 def _carry_out(plan: Plan, run: RunFolder, resume: bool, sinks: Iterable[Sink], should_stop, device: str) -> Run:

@@ -6,6 +6,8 @@ depends on the clock. A file named `stop` is a request that the loop honours at 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -13,6 +15,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 from geonb.errors import InputError
 from geonb.plan.plan import Plan
@@ -70,7 +77,11 @@ class RunFolder:
                 )
             shutil.rmtree(folder.path)
         folder.path.mkdir(parents=True, exist_ok=True)
-        plan.save(folder.plan_path)
+        try:
+            # of two runs that begin at once, one gets the folder
+            atomic_write(folder.plan_path, plan.to_json(indent=1) + "\n", exclusive=True)
+        except FileExistsError:
+            refuse_existing(path)
         return folder
 
     @classmethod
@@ -93,6 +104,10 @@ class RunFolder:
     @property
     def trace_path(self) -> Path:
         return self.path / "trace.jsonl"
+
+    @property
+    def lock_path(self) -> Path:
+        return self.path / ".lock"
 
     @property
     def checkpoint_path(self) -> Path:
@@ -127,12 +142,25 @@ class RunFolder:
         return Plan.load(self.plan_path)
 
     def append(self, event: Event) -> int:
-        """Add one event to the trace and return the trace's length in bytes."""
+        """Add one event to the trace and return the trace's length in bytes; a line that does not fit is taken back."""
         line = json.dumps(event.to_dict(), allow_nan=False, ensure_ascii=False, separators=(",", ":")) + "\n"
-        with self.trace_path.open("ab") as stream:
-            stream.write(line.encode("utf-8"))
-            stream.flush()
-            return stream.tell()
+        before = self.trace_length()
+        try:
+            with self.trace_path.open("ab", buffering=0) as stream:
+                data = line.encode("utf-8")
+                if stream.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.trace_path))
+                return stream.tell()
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.cut_trace(before)
+            raise
+
+    def sync_trace(self) -> None:
+        """Have the trace on the disk before a checkpoint counts on it."""
+        if self.trace_path.exists():
+            with self.trace_path.open("rb") as stream:
+                os.fsync(stream.fileno())
 
     def trace_length(self) -> int:
         """Bytes in the trace."""
@@ -140,6 +168,11 @@ class RunFolder:
 
     def cut_trace(self, length: int) -> None:
         """Forget what was written after the checkpoint that a resumed run starts from."""
+        if self.trace_length() < length:
+            raise InputError(
+                f"{self.trace_path} is {self.trace_length():,} bytes long and its checkpoint counts on {length:,}: the trace "
+                "was cut or replaced, so this run cannot go on; start it again with --overwrite."
+            )
         if self.trace_path.exists():
             os.truncate(self.trace_path, length)
 
@@ -153,18 +186,60 @@ class RunFolder:
                     yield event_from_line(line)
 
     def write_status(self, status: Status) -> None:
-        """Replace status.json."""
-        atomic_write(self.path / "status.json", status.to_json() + "\n")
+        """Replace status.json; a disk without room for it stops no training, and the trace says the same."""
+        with contextlib.suppress(OSError):
+            atomic_write(self.path / "status.json", status.to_json() + "\n")
 
     def status(self) -> Status | None:
         """The last written status, or None before the first."""
         path = self.path / "status.json"
         return Status.from_json(path.read_text(encoding="utf-8")) if path.is_file() else None
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Train in this folder alone: the lock goes with the process, however that ends.
+
+        Raises `InputError` where another process, or another thread of this one, trains here.
+        """
+        if fcntl is None:
+            yield
+            return
+        with self.lock_path.open("ab") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"the run {self.path} is in training elsewhere: wait for it, stop it with `geonb stop {self.path}`, or "
+                    "choose another folder with -o."
+                ) from None
+            except OSError:
+                # a file system without locks: the process number in status.json has to do
+                yield
+                return
+            yield
+
+    def is_held(self) -> bool | None:
+        """Whether somebody trains here; None where no lock was ever taken."""
+        if fcntl is None or not self.lock_path.is_file():
+            return None
+        try:
+            with self.lock_path.open("rb") as stream:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return None
+        return False
+
     def is_alive(self) -> bool:
-        """Whether the process that trains this run exists and wrote its status within the last minute."""
+        """Whether the process that trains this run is there: its lock says so, or its number where there is no lock."""
         status = self.status()
-        if status is None or status.state not in {"training", "verifying"} or time.time() - status.updated > 60:
+        if status is None or status.state not in {"training", "verifying"}:
+            return False
+        held = self.is_held()
+        if held is not None:
+            return held
+        if time.time() - status.updated > 60:
             return False
         try:
             os.kill(status.process, 0)

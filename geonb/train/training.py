@@ -20,10 +20,10 @@ from geonb.train.certificate import directional_terms, improvement, no_drift, st
 from geonb.train.checkpoint import Snapshot, load_snapshot, save_snapshot
 from geonb.train.controllers.base import StepReport, leaves
 from geonb.train.evaluation_plan import EvaluationPlan
-from geonb.train.events import EvalEvent, Event, LayerState, StepEvent, StopEvent
+from geonb.train.events import EvalEvent, Event, LayerState, NoteEvent, StepEvent, StopEvent
+from geonb.train.gradient import BatchGradient, batch_gradient
 from geonb.train.monitors import Monitors
-from geonb.train.noise import gradient_noise
-from geonb.train.objective import chunks, evaluate, forward_losses, to_tensors
+from geonb.train.objective import evaluate
 from geonb.train.probes import probe
 from geonb.train.run_folder import RunFolder, Status
 from geonb.train.setup import Equipment, equip
@@ -56,6 +56,8 @@ class Training:
         self.monitors = Monitors(plan, self.equipment)
         self.leaves = leaves(self.equipment.matrices)
         self.step = 0
+        # examples a forward pass may hold; halved where memory runs out
+        self.micro = int(plan.batch["micro"])
         self.gaps: list[float] = []
         self.best_step, self.best_loss = 0, math.inf
         self.best = {name: leaf.detach().clone() for name, leaf in self.leaves.items()}
@@ -91,9 +93,15 @@ class Training:
                 self._checkpoint()
                 reason, because = "requested", "a stop was asked for; --resume goes on from this checkpoint"
                 break
-            before = time.perf_counter()
+            before, micro = time.perf_counter(), self.micro
             event = self._take_step()
             self._seconds.append(time.perf_counter() - before)
+            if self.micro < micro:
+                yield self._emit(
+                    NoteEvent(
+                        step=event.step, because=f"memory ran out: from {micro} to {self.micro} examples at a time"
+                    )
+                )
             if not math.isfinite(event.loss):
                 reason, because = "diverged", f"the loss of step {event.step} is {event.loss}; the best adapter is kept"
                 break
@@ -121,7 +129,8 @@ class Training:
     def _emit(self, event: Event) -> Event:
         if self.run is not None:
             self.trace_length = self.run.append(event)
-            if time.time() - self._status_written > 1 or not isinstance(event, StepEvent):
+            # a clock of its own: the wall's may jump, and a status that waits for it to catch up reads as a dead run
+            if time.monotonic() - self._status_written > 1 or not isinstance(event, StepEvent):
                 self.write_status("training")
         return event
 
@@ -129,7 +138,7 @@ class Training:
         """Say in status.json where the run stands."""
         if self.run is None:
             return
-        self._status_written = time.time()
+        self._status_written = time.monotonic()
         pace = float(np.median(self._seconds[-50:])) if self._seconds else None
         self.run.write_status(
             Status(
@@ -138,7 +147,7 @@ class Training:
                 horizon=self.horizon,
                 process=os.getpid(),
                 started=self._started,
-                updated=self._status_written,
+                updated=time.time(),
                 seconds_per_step=pace,
                 message=message,
             )
@@ -148,43 +157,26 @@ class Training:
 
     def _take_step(self) -> StepEvent:
         equipment = self.equipment
-        rows = equipment.batch(self.step)
-        batch_size = len(rows)
         measure = self.step % self.schedule.measure_every == 0
-        micro = min(int(self.plan.batch["micro"]), batch_size)
-        if measure and batch_size >= 4:
-            # four equal parts of the same batch: their spread is the noise scale, their sum the same gradient
-            micro = min(micro, math.ceil(batch_size / 4))
-        for leaf in self.leaves.values():
-            leaf.grad = None
-        parts: list[dict[str, Tensor]] = []
-        total = sum(equipment.counted_tokens(row) for row in rows)
-        nll = 0.0
-        for part in chunks(rows, micro):
-            losses = forward_losses(
-                equipment.model,
-                to_tensors(equipment.training, part, equipment.pad, equipment.device),
-                with_entropy=self.plan.options.get("entropy_reg", False),
-            )
-            objective = losses.nll.sum() / total + self.monitors.entropy_penalty(losses, total)
-            if measure:
-                before = {n: (p.grad.clone() if p.grad is not None else None) for n, p in self.leaves.items()}
-            objective.backward()
-            if measure and len(part) == micro:
-                parts.append(_difference(self.leaves, before))
-            nll += float(losses.nll.detach().sum())
-        loss = nll / total
-        noise = gradient_noise(parts, micro)
-        if not math.isfinite(loss):
-            return self._step_event(loss, total, None, noise, ())
-        report = equipment.controller.step(loss, self.step)
+        done = batch_gradient(
+            equipment,
+            self.leaves,
+            equipment.batch(self.step),
+            micro=self.micro,
+            measure=measure,
+            entropy_penalty=self.monitors.entropy_penalty if self.monitors.entropy_reg else None,
+        )
+        self.micro = min(self.micro, done.micro)
+        if not math.isfinite(done.loss):
+            return self._step_event(done, None, ())
+        report = equipment.controller.step(done.loss, self.step)
         self.step += 1
         if report.gap is not None:
             self.gaps.append(report.gap)
         layers = self._layer_states(report) if measure or self.step == self.horizon else ()
-        return self._step_event(loss, total, report, noise, layers)
+        return self._step_event(done, report, layers)
 
-    def _step_event(self, loss, tokens, report: StepReport | None, noise, layers) -> StepEvent:
+    def _step_event(self, done: BatchGradient, report: StepReport | None, layers) -> StepEvent:
         if report is None:
             bounds, binding = (math.nan,) * 4, "none"
         else:
@@ -193,8 +185,8 @@ class Training:
             binding = Counter(report.binding()).most_common(1)[0][0]
         return StepEvent(
             step=self.step if report is not None else self.step + 1,
-            loss=loss,
-            tokens=int(tokens),
+            loss=done.loss,
+            tokens=done.tokens,
             eta_ceiling=bounds[0],
             eta_sps=bounds[1],
             eta_weyl=bounds[2],
@@ -203,8 +195,8 @@ class Training:
             unit=report.unit if report is not None else "none",
             gap=report.gap if report is not None else None,
             gradient_norm=report.gradient_norm if report is not None else None,
-            noise_scale=noise.noise_scale,
-            signal_to_noise=noise.signal_to_noise,
+            noise_scale=done.noise.noise_scale,
+            signal_to_noise=done.noise.signal_to_noise,
             layers=layers,
         )
 
@@ -308,12 +300,14 @@ class Training:
                     "best_step": self.best_step,
                     "best_loss": self.best_loss,
                     "monitors": self.monitors.state(),
+                    "micro": self.micro,
                 },
                 leaves={name: leaf.detach() for name, leaf in self.leaves.items()},
                 best=self.best,
                 controller=self.equipment.controller.state(),
                 arrays=self.baseline,
             ),
+            before=self.run.sync_trace,
         )
 
     def _restore(self, snapshot: Snapshot) -> None:
@@ -323,6 +317,7 @@ class Training:
         self.best = {name: snapshot.best[name].to(leaf.device) for name, leaf in self.leaves.items()}
         self.equipment.controller.restore(snapshot.controller)
         self.step, self.trace_length = snapshot.step, snapshot.trace_length
+        self.micro = int(snapshot.facts["micro"])
         self.gaps = [float(gap) for gap in snapshot.facts["gaps"]]
         self.best_step, self.best_loss = snapshot.facts["best_step"], snapshot.facts["best_loss"]
         self.monitors.restore(snapshot.facts["monitors"])
@@ -355,15 +350,6 @@ class Training:
     def base(self):
         """A context in which the model is the base model."""
         return disabled(self.adapters)
-
-
-def _difference(now: dict[str, torch.nn.Parameter], before: dict[str, Tensor | None]) -> dict[str, Tensor]:
-    found = {}
-    for name, leaf in now.items():
-        gradient = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
-        earlier = before[name]
-        found[name] = gradient.clone() if earlier is None else gradient - earlier
-    return found
 
 
 def train(plan: Plan, *, run: RunFolder | None = None, resume: bool = False, **options) -> Iterator[Event]:

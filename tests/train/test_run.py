@@ -153,5 +153,5 @@ def test_the_monitors_and_the_regulariser_are_real(tiny_model, tiny_data):
 
 
 def test_a_trace_line_of_another_kind_is_refused():
-    with pytest.raises(InputError, match="allowed are step, eval and stop"):
+    with pytest.raises(InputError, match="allowed are step, eval, note and stop"):
         event_from_line('{"kind": "party"}')

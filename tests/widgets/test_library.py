@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from geonb.errors import InputError
+from geonb.train.run_folder import RunFolder
 from geonb.widgets.dashboards.library import Library, one_of, read_plan
 from geonb.widgets.dashboards.run_list import RunList
 from tests import tiny
@@ -24,6 +25,8 @@ def run(tmp_path_factory):
 def shelf(run, tmp_path):
     """A folder with one finished run in it, called `first`."""
     shutil.copytree(run, tmp_path / "shelf" / "first")
+    # as on a file system without locks: whether a run lives is then told by its process and its clock
+    (tmp_path / "shelf" / "first" / ".lock").unlink()
     return tmp_path / "shelf"
 
 
@@ -139,6 +142,15 @@ def test_a_run_that_is_silent_for_minutes_is_dead_and_one_of_this_process_trains
     rewrite(status, state="training", process=os.getpid(), updated=time.time())
     assert rows(shelf)[0]["state"] == "training"
     rewrite(status, updated=time.time() - 120)
+    assert rows(shelf)[0]["state"] == "dead"
+
+
+def test_a_run_lives_as_long_as_its_lock_is_held_whatever_the_clock_says(shelf):
+    status = shelf / "first" / "status.json"
+    rewrite(status, state="training", process=os.getpid(), updated=time.time() - 86_400)
+    with RunFolder(shelf / "first").held():
+        assert rows(shelf)[0]["state"] == "training"
+    rewrite(status, updated=time.time() + 86_400)
     assert rows(shelf)[0]["state"] == "dead"
 
 

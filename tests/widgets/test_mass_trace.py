@@ -13,7 +13,7 @@ import pytest
 
 from geonb.errors import InputError
 from geonb.plan import build_plan
-from geonb.train.events import Condition, EvalEvent, LayerState, StepEvent, StopEvent
+from geonb.train.events import Condition, EvalEvent, LayerState, NoteEvent, StepEvent, StopEvent
 from geonb.train.run_folder import RunFolder, Status
 from geonb.widgets.mass_trace import MassTrace
 from geonb.widgets.packing import unpack
@@ -168,6 +168,12 @@ def test_hosts_follow_a_trace_that_another_thread_writes(run, process):
     assert len(seen) > 2, "the page saw the run on its way"
     view.close()
     assert eventually(lambda: not view._thread.is_alive()), "a closed view reads on"
+
+
+def test_a_note_of_the_run_stands_in_the_message():
+    view = MassTrace([step(1), NoteEvent(step=2, because="memory ran out"), step(2)])
+    assert view.state()["message"] == "step 2: memory ran out"
+    view.close()
 
 
 def test_a_run_that_has_ended_is_looked_at_now_and_then_until_it_is_deleted_or_goes_on(run, process):

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from geonb.errors import InputError
 from geonb.widgets.dashboards.library import Library
+from geonb.widgets.hosts import define_components
 
 ADDRESS = "127.0.0.1"
 
@@ -67,6 +68,7 @@ def serve(
     import panel as pn
 
     pn.extension()
+    define_components()
     guarded: dict[str, Any] = {}
     if password is not None:
         # Panel's own form loads a logo from another machine
