@@ -9,8 +9,11 @@ from typing import Any
 import typer
 
 from geonb.cli import adapter as adapter_group
+from geonb.cli import adapter_analysis
 from geonb.cli import dashboard as dashboard_group
 from geonb.cli import demo as demo_group
+from geonb.cli import infer as infer_group
+from geonb.cli import merge as merge_group
 from geonb.cli import model as model_group
 from geonb.cli import plan as plan_group
 from geonb.cli import spectra as spectra_group
@@ -33,6 +36,10 @@ app = typer.Typer(
 app.add_typer(model_group.app, name="model")
 app.add_typer(train_group.app, name="train")
 app.add_typer(adapter_group.app, name="adapter")
+adapter_group.app.command("analyze")(adapter_analysis.analyze)
+adapter_group.app.command("calibrate-baseline")(adapter_analysis.calibrate_baseline)
+app.add_typer(infer_group.app, name="infer")
+app.add_typer(merge_group.app, name="merge")
 app.command(name="spectra")(spectra_group.spectra)
 app.command(name="plan")(plan_group.plan)
 app.command(name="stop")(stop_group.stop)

@@ -11,12 +11,19 @@ from typing import Any
 
 import typer
 
+from geonb.cli import evaluate as evaluation
 from geonb.cli import live, options
+from geonb.cli import validate as validation
 from geonb.cli.output import answer, note
 from geonb.cli.progress import StageLine, TrainingBar
 from geonb.errors import InputError
 
-app = typer.Typer(help="Train with a derived plan, and look at runs.", no_args_is_help=True)
+app = typer.Typer(
+    help="Train with a derived plan, look at runs, hold adapters against their base, ship them.", no_args_is_help=True
+)
+app.command()(evaluation.evaluate)
+app.command()(evaluation.compare)
+app.command("validate-derived")(validation.validate_derived)
 
 
 @contextmanager
@@ -166,17 +173,6 @@ def _reported(result: Any) -> Any:
 
         write_report(result.folder)
     return result
-
-
-@app.command()
-def compare(
-    runs: list[str] = typer.Argument(..., metavar="RUN RUN...", help="Two or more folders of runs."),
-    json: bool = options.AS_JSON,
-) -> Any:
-    """Hold runs against each other: losses, retention, budgets, and paired intervals where the examples are the same."""
-    from geonb.train.compare import compare_runs
-
-    return answer(compare_runs(runs), as_json=json)
 
 
 @app.command()

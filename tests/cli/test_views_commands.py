@@ -14,6 +14,7 @@ from geonb.adapters.audit import AdapterAudit
 from geonb.cli.app import main
 from geonb.models import ModelSpectra
 from geonb.train import RunsCompared
+from geonb.train.run_folder import RunFolder
 from tests import tiny
 
 
@@ -114,9 +115,10 @@ def test_a_run_that_trains_is_asked_to_stop(capsys, run, tmp_path):
     status = json.loads((folder / "status.json").read_text())
     now = {"state": "training", "step": 3, "process": os.getpid(), "updated": time.time()}
     (folder / "status.json").write_text(json.dumps({**status, **now}))
-    code, out, _ = call(capsys, "stop", folder)
-    assert code == 0 and "after step 3" in out and f"--resume -o {folder}" in out and (folder / "stop").exists()
-    code, out, _ = call(capsys, "stop", folder, "--json")
+    with RunFolder(folder).held():
+        code, out, _ = call(capsys, "stop", folder)
+        assert code == 0 and "after step 3" in out and f"--resume -o {folder}" in out and (folder / "stop").exists()
+        code, out, _ = call(capsys, "stop", folder, "--json")
     assert json.loads(out) == {"folders": [str(folder)], "steps": [3]}
 
 
@@ -206,7 +208,7 @@ def test_a_dashboard_of_nothing_is_refused(capsys):
     [
         (["spectra"], ["sigma_max, sigma_k, k, tail", "--picture"]),
         (["stop"], ["stop at its next step", "checkpoint"]),
-        (["train", "compare"], ["Hold runs against each other", "paired intervals"]),
+        (["train", "compare"], ["Hold runs, adapters or saved evaluations", "paired intervals"]),
         (["adapter", "audit"], ["random adapter of the same size", "beyond"]),
         (["adapter"], ["audit"]),
         (["dashboard"], ["models, plans and runs in a browser", "127.0.0.1 only", "ssh -L"]),
