@@ -148,6 +148,10 @@ class Record:
             raise InputError(
                 f"{cls.__name__} was given text that is not JSON (line {error.lineno}): {error.msg}."
             ) from None
+        except (UnicodeDecodeError, RecursionError, ValueError) as error:
+            raise InputError(
+                f"{cls.__name__} was given bytes that are no JSON text ({error}): save it again."
+            ) from None
         if not isinstance(data, dict):
             raise InputError(f"{cls.__name__} was given a JSON {type(data).__name__}; allowed is one JSON object.")
         return cls.from_dict(data)
@@ -162,7 +166,7 @@ class Record:
         path = Path(path)
         if not path.is_file():
             raise InputError(f"{path} is not a file: give the path of a saved {cls.__name__}.")
-        return cls.from_json(path.read_text(encoding="utf-8"))
+        return cls.from_json(path.read_bytes())
 
     def summary(self) -> str:
         """One stable line: the class and its short fields."""

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from geonb.adapters.peft_files import CONFIG, WEIGHTS
-from geonb.errors import InputError
+from geonb.adapters.foreign import (
+    Finding,
+    Found,
+    Pairs,
+    add_finding,
+    made_finding,
+    matching_ref,
+    number,
+    open_base,
+    read_config,
+    read_pairs,
+)
 from geonb.geometry.low_rank import product_singular_values
 from geonb.geometry.spectrum import Spectrum
 from geonb.models.checkpoint import Checkpoint
@@ -23,18 +31,7 @@ from geonb.models.geometry import MatrixGeometry, Progress, stream_geometry
 from geonb.models.matrix_ref import MatrixRef
 from geonb.records import Record, table_html
 
-_FACTOR = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.[^.]+)?\.weight")
-_PEFT_DEFAULT = 8  # LoraConfig's own r and lora_alpha where the file leaves them out
-_MOVES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _COLUMNS = ("matrix", "rank", "rank used", "scale", "||dW||_2", "/ sigma_k", "/ random")
-_OTHERS = {  # what a key contains -> what is said of all such keys
-    "lora_embedding_": "the factors of an embedding are not measured",
-    "lora_magnitude_vector": "DoRA rescales W + dW by this vector; the numbers here are those of dW alone",
-    "lora_": "is not a lora_A or lora_B weight, and is not measured",
-    "": "is stored whole beside the adapter (modules_to_save or a bias?) and is not measured",
-}
-_Found = dict[tuple[str, str], list[str]]  # (kind, because) -> subjects: what a thousand tensors share is one finding
-_Pairs = dict[str, tuple[Any, Any, float]]  # name -> B, A as tensors, scale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +55,6 @@ class AdapterLayer(Record):
     over_sigma_max: float | None
     finite: bool
     moved: bool  # dW is not zero
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding(Record):
-    """What is wrong with an adapter ("problem") or should be known when its numbers are read ("note")."""
-
-    kind: str
-    subject: str
-    because: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,24 +116,24 @@ def audit_adapter(
     'inside'
     """
     folder = Path(folder)
-    config, found = _read_config(folder), _Found()
-    pairs, count = _read_pairs(folder, config, found)
-    checkpoint, unopened = _open_base(base, config)
+    config, found = read_config(folder), Found()
+    pairs, count = read_pairs(folder, config, found)
+    checkpoint, unopened = open_base(base, config)
     spectra = {} if checkpoint is None else _spectra(checkpoint, pairs, found, progress)
     layers = tuple(_layer(name, *pair, spectra.get(name), seed) for name, pair in pairs.items())
-    _add(found, "problem", "dW holds NaN or infinity", *(one.name for one in layers if not one.finite))
+    add_finding(found, "problem", "dW holds NaN or infinity", *(one.name for one in layers if not one.finite))
     unmoved = [one.name for one in layers if not one.moved]
-    _add(found, "note", "lora_B, lora_A or the scale is zero, so dW = 0: this matrix never moved", *unmoved)
-    made = (_finding(kind, because, subjects) for (kind, because), subjects in found.items())
+    add_finding(found, "note", "lora_B, lora_A or the scale is zero, so dW = 0: this matrix never moved", *unmoved)
+    made = (made_finding(kind, because, subjects) for (kind, because), subjects in found.items())
     findings = tuple(sorted(made, key=lambda one: one.kind != "problem"))
     verdict, because = _judge(layers, findings, unopened)
-    rank = _number(config.get("r"))
+    rank = number(config.get("r"))
     return AdapterAudit(
         folder=str(folder),
         base=None if checkpoint is None else checkpoint.source,
         peft_type="LORA",
         declared_rank=None if rank is None else int(rank),
-        declared_alpha=_number(config.get("lora_alpha")),
+        declared_alpha=number(config.get("lora_alpha")),
         scale_rule="alpha / sqrt(r)" if config.get("use_rslora") else "alpha / r",
         layers=layers,
         findings=findings,
@@ -178,151 +166,25 @@ def random_norms(shape: tuple[int, int], rank: int, *, frobenius: float, seed: i
     return norms
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    if (folder.suffix == ".bin" and folder.is_file()) or (
-        not (folder / WEIGHTS).is_file() and any(folder.glob("adapter_model*.bin"))
-    ):
-        raise InputError(
-            f"{folder} gives the adapter as a .bin file, a pickle, which may run code when it is read; allowed is "
-            f"{WEIGHTS}, never pickle: save the adapter again with safe_serialization=True."
-        )
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder} holds no {name}: give the folder of a PEFT LoRA adapter.")
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise InputError(f"{folder / CONFIG} is not JSON: copy or save the adapter again.") from None
-    kind = config.get("peft_type") if isinstance(config, dict) else None
-    if kind != "LORA":
-        raise InputError(f'{folder / CONFIG} declares peft_type {kind!r}; allowed is "LORA": give a LoRA adapter.')
-    return config
-
-
-def _read_pairs(folder: Path, config: Mapping[str, Any], found: _Found) -> tuple[_Pairs, int]:
-    """Every whole pair of factors by its module's path, and how many numbers the file stores."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{folder / WEIGHTS} cannot be read ({error}): copy or save the adapter again.") from None
-    if "lora_alpha" not in config:
-        _add(found, "note", f"lora_alpha is missing; PEFT takes {_PEFT_DEFAULT}, and so do these numbers", CONFIG)
-    start = str(config.get("init_lora_weights")).lower()
-    if start.startswith(_MOVES_BASE):
-        _add(found, "note", f"the start {start!r} also changes the base; measured is scale B A alone", CONFIG)
-    paths: dict[str, dict[str, str]] = {}
-    for key in sorted(tensors):
-        match = _FACTOR.fullmatch(key)
-        if match is None:
-            _add(found, "note", next(because for mark, because in _OTHERS.items() if mark in key), key)
-        elif paths.setdefault(match[1], {}).setdefault(match[2], key) != key:
-            _add(found, "problem", "this factor is stored twice, under two adapters' names", key)
-    if not paths:
-        _add(found, "problem", "no key ends in lora_A.weight or lora_B.weight", WEIGHTS)
-    parameters = [str(name).rpartition(".")[0] for name in _field(config, "target_parameters", list)]
-    pairs: _Pairs = {}
-    for path, sides in paths.items():
-        # PEFT nests one wrapper for each parameter of a module
-        bare = "." + re.sub(r"(\.base_layer)+$", "", path)
-        left, right = (tensors.get(sides.get(side, "")) for side in "BA")
-        if any(bare.endswith(f".{module}") for module in parameters):
-            _add(found, "note", "the factors of a 3-D parameter (experts) are not measured", path)
-        elif left is None or right is None:
-            _add(found, "problem", "lora_A or lora_B is missing: PEFT would keep its own start in that place", path)
-        elif left.ndim != 2 or right.ndim != 2:
-            _add(found, "note", "the factors are no matrices (a convolution?) and are not measured", path)
-        elif left.shape[1] != right.shape[0] or 0 in (*left.shape, *right.shape):
-            because = f"lora_B is {tuple(left.shape)} and lora_A {tuple(right.shape)}: allowed is one rank from 1 up"
-            _add(found, "problem", because, path)
-        else:
-            pairs[path] = left, right, _scale(config, path, len(right), found)
-    return pairs, sum(tensor.numel() for tensor in tensors.values())
-
-
-def _scale(config: Mapping[str, Any], path: str, rows: int, found: _Found) -> float:
-    """alpha / r or alpha / sqrt(r) as PEFT finds them: by the first pattern that the path ends in, else in common."""
-    values = []
-    for key, patterns in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")):
-        value = config.get(key, _PEFT_DEFAULT)
-        for pattern, own in reversed(_field(config, patterns, dict).items()):
-            try:
-                value = own if re.match(rf"(.*\.)?({pattern})$", path) else value
-            except re.error:
-                _add(found, "problem", f"the pattern {pattern!r} is no regular expression: PEFT stops", CONFIG)
-        values.append(_number(value))
-    rank, alpha = values
-    if rank is None or alpha is None or rank < 1:
-        _add(found, "problem", "r or alpha is no usable number; the scale here is a guess", path)
-    elif rank != rows:
-        _add(found, "problem", f"the config declares rank {rank:g} and the file stores {rows}: PEFT stops", path)
-    alpha, rank = _PEFT_DEFAULT if alpha is None else alpha, rank if rank and rank >= 1 else rows
-    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and abs(value) < 1e9 else None
-
-
-def _field(config: Mapping[str, Any], key: str, kind: type) -> Any:
-    return config[key] if isinstance(config.get(key), kind) else kind()
-
-
-def _add(found: _Found, kind: str, because: str, *subjects: str) -> None:
-    if subjects:
-        found.setdefault((kind, because), []).extend(subjects)
-
-
-def _finding(kind: str, because: str, subjects: list[str]) -> Finding:
-    first, *others = dict.fromkeys(subjects)
-    return Finding(kind=kind, subject=f"{first} and {len(others)} more" if others else first, because=because)
-
-
-def _open_base(base: str | Path | Checkpoint | None, config: Mapping[str, Any]) -> tuple[Checkpoint | None, str]:
-    """The base, or None and why: a stranger's config may name a folder, but never starts a download or stops the audit."""
-    if base is not None:
-        return base if isinstance(base, Checkpoint) else Checkpoint.open(base), ""
-    named = str(config.get("base_model_name_or_path") or "")
-    try:
-        if named == "embedded" or (named and Path(named).is_dir()):
-            return Checkpoint.open(named), ""
-    except (InputError, OSError) as error:
-        return None, f"the config's base {named!r} cannot be opened ({error})"
-    return None, f"no base was given and the config's base {named!r} is no folder here"
-
-
 def _spectra(
-    checkpoint: Checkpoint, pairs: _Pairs, found: _Found, progress: Progress | None
+    checkpoint: Checkpoint, pairs: Pairs, found: Found, progress: Progress | None
 ) -> dict[str, MatrixGeometry]:
     """The geometry of every matrix that a pair changes, by the pair's name."""
     matched: dict[str, MatrixRef] = {}
     for name, (left, right, _) in pairs.items():
         shape = len(left), right.shape[1]
-        ref = _match(checkpoint.refs, name, shape)
+        ref = matching_ref(checkpoint.refs, name, shape)
         if ref is None:
-            _add(found, "problem", f"matches no matrix of {checkpoint.source}", name)
+            add_finding(found, "problem", f"matches no matrix of {checkpoint.source}", name)
         elif ref.shape != shape:
-            _add(found, "problem", f"makes a {shape} change of a {ref.shape} matrix of {checkpoint.source}", name)
+            add_finding(
+                found, "problem", f"makes a {shape} change of a {ref.shape} matrix of {checkpoint.source}", name
+            )
         else:
             matched[name] = ref
     refs = {ref.name: ref for ref in matched.values()}
     spectra = {one.ref.name: one for one in stream_geometry(checkpoint, refs=tuple(refs.values()), progress=progress)}
     return {name: spectra[ref.name] for name, ref in matched.items()}
-
-
-def _match(refs: tuple[MatrixRef, ...], path: str, shape: tuple[int, int]) -> MatrixRef | None:
-    """The matrix that an adapter's path means: the same path, or the only one that ends alike (a wrapper more or less)."""
-    modules = {ref.module: ref for ref in refs if ref.expert is None and ref.slice is None}
-    alike = [module for module in modules if module.endswith(f".{path}") or path.endswith(f".{module}")]
-    found = [path] if path in modules else alike
-    if found:
-        return modules[found[0]] if len(found) == 1 else None
-    # a head that is tied to the embedding has no matrix of its own: it changes the embedding's
-    roles = {ref.role: ref for ref in refs}
-    tied = roles.get("embed") if "head" not in roles and not re.search(r"\.\d+\.", path) else None
-    return tied if tied is not None and tied.shape == shape else None
 
 
 def _layer(name: str, left: Any, right: Any, scale: float, base: MatrixGeometry | None, seed: int) -> AdapterLayer:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from geonb.adapters import audit
-from geonb.adapters.audit import Finding, random_norms
+from geonb.adapters import foreign
+from geonb.adapters.audit import random_norms
 from geonb.adapters.baseline import (
     Baseline,
     BaseMatrix,
@@ -25,6 +25,7 @@ from geonb.adapters.baseline import (
     mean_and_spread,
     random_factors,
 )
+from geonb.adapters.foreign import Finding
 from geonb.errors import InputError
 from geonb.geometry.low_rank import product_singular_values
 from geonb.geometry.spectrum import Spectrum
@@ -199,9 +200,9 @@ def analyze_adapter(
     if subspace_rank is not None and subspace_rank < 1:
         raise InputError(f"the subspace rank {subspace_rank} was given; allowed are 1 and more.")
     folder = Path(folder)
-    config, found = audit._read_config(folder), audit._Found()
-    pairs, _ = audit._read_pairs(folder, config, found)
-    checkpoint, unopened = audit._open_base(base, config)
+    config, found = foreign.read_config(folder), foreign.Found()
+    pairs, _ = foreign.read_pairs(folder, config, found)
+    checkpoint, unopened = foreign.open_base(base, config)
     if checkpoint is None:
         raise InputError(f"{unopened}; this analysis needs the base's weights: give --base.")
     known = None if baseline is None else _baseline(baseline, checkpoint, top_k)
@@ -221,14 +222,14 @@ def analyze_adapter(
         row = _row(checkpoint, ref, pairs[path], top_k, subspace_rank, draws, seed, nulls[path], known)
         if known is not None and row.null_source == "drawn":
             because = "the baseline has no random adapter of this rank and size here: drawn anew"
-            audit._add(found, "note", because, path)
+            foreign.add_finding(found, "note", because, path)
         if row.amplification_argmax is None:
             because = f"dW hears none of W's top {row.top_k} input directions, so its amplification has no variation"
-            audit._add(found, "note", because, path)
+            foreign.add_finding(found, "note", because, path)
         rows.append(row)
         if progress is not None:
             progress(done, len(matched), path)
-    findings = tuple(audit._finding(kind, because, subjects) for (kind, because), subjects in found.items())
+    findings = tuple(foreign.made_finding(kind, because, subjects) for (kind, because), subjects in found.items())
     unsorted = AdapterGeometry(
         folder=str(folder),
         base=checkpoint.source,
@@ -270,13 +271,13 @@ def _matched(checkpoint: Checkpoint, pairs: Any, found: Any) -> dict[str, Matrix
     matched = {}
     for path, (left, right, scale) in pairs.items():
         shape = len(left), right.shape[1]
-        ref = audit._match(checkpoint.refs, path, shape)
+        ref = foreign.matching_ref(checkpoint.refs, path, shape)
         if ref is None or ref.shape != shape:
-            audit._add(found, "problem", f"matches no {shape} matrix of {checkpoint.source}", path)
+            foreign.add_finding(found, "problem", f"matches no {shape} matrix of {checkpoint.source}", path)
         elif not (left.isfinite().all() and right.isfinite().all()):
-            audit._add(found, "problem", "dW holds NaN or infinity", path)
+            foreign.add_finding(found, "problem", "dW holds NaN or infinity", path)
         elif not (product_singular_values(*_scaled(left, right, scale)) > 0).any():
-            audit._add(found, "note", "dW = 0: this matrix never moved", path)
+            foreign.add_finding(found, "note", "dW = 0: this matrix never moved", path)
         else:
             matched[path] = ref
     return matched

@@ -11,13 +11,16 @@ import typer
 from geonb.cli import adapter as adapter_group
 from geonb.cli import adapter_analysis
 from geonb.cli import dashboard as dashboard_group
+from geonb.cli import data as data_group
 from geonb.cli import demo as demo_group
 from geonb.cli import infer as infer_group
 from geonb.cli import merge as merge_group
 from geonb.cli import model as model_group
+from geonb.cli import models as models_group
 from geonb.cli import plan as plan_group
 from geonb.cli import spectra as spectra_group
 from geonb.cli import stop as stop_group
+from geonb.cli import system as system_group
 from geonb.cli import train as train_group
 from geonb.cli.exceptions import Abort, Exit, UsageError, is_help, message_of
 from geonb.errors import GeonbError
@@ -34,12 +37,21 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(model_group.app, name="model")
+for name, command in (
+    ("list", models_group.list_models),
+    ("add", models_group.add),
+    ("delete", models_group.delete),
+    ("search", models_group.search),
+):
+    model_group.app.command(name)(command)
+app.add_typer(data_group.app, name="data")
 app.add_typer(train_group.app, name="train")
 app.add_typer(adapter_group.app, name="adapter")
 adapter_group.app.command("analyze")(adapter_analysis.analyze)
 adapter_group.app.command("calibrate-baseline")(adapter_analysis.calibrate_baseline)
 app.add_typer(infer_group.app, name="infer")
 app.add_typer(merge_group.app, name="merge")
+app.add_typer(system_group.app, name="system")
 app.command(name="spectra")(spectra_group.spectra)
 app.command(name="plan")(plan_group.plan)
 app.command(name="stop")(stop_group.stop)

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from geonb.cli import evaluate as evaluation
+from geonb.cli import export as export_group
 from geonb.cli import live, options
 from geonb.cli import validate as validation
 from geonb.cli.output import answer, note
@@ -21,9 +22,6 @@ from geonb.errors import InputError
 app = typer.Typer(
     help="Train with a derived plan, look at runs, hold adapters against their base, ship them.", no_args_is_help=True
 )
-app.command()(evaluation.evaluate)
-app.command()(evaluation.compare)
-app.command("validate-derived")(validation.validate_derived)
 
 
 @contextmanager
@@ -190,3 +188,10 @@ def status(
         time.sleep(2)
         found = run_status(folder)
     return answer(found, as_json=json)
+
+
+app.command()(evaluation.evaluate)
+app.command()(evaluation.compare)
+app.command("validate-derived")(validation.validate_derived)
+app.command()(export_group.export)
+app.command()(export_group.merge)

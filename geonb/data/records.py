@@ -31,7 +31,8 @@ def read_records(path: str | Path) -> list[DataRecord]:
     if not path.is_file():
         raise InputError(f"{path} is not a file; the data is a JSONL file with one record a line: check the path.")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # by line feeds alone: a JSON string may hold U+2028 and its kin as they are
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not UTF-8 text (byte {error.start}); allowed is JSONL in UTF-8: save it so."
@@ -50,6 +51,9 @@ def _record(path: Path, number: int, line: str) -> DataRecord:
         raise InputError(
             f"{where} is not JSON ({error.msg} at column {error.colno}): mend or remove the line."
         ) from None
+    except (ValueError, RecursionError) as error:
+        reason = str(error).split(";")[0][:100]
+        raise InputError(f"{where} holds JSON that is not read ({reason}): mend or remove the line.") from None
     if not isinstance(data, dict) or ("text" in data) == ("messages" in data):
         has = "both" if isinstance(data, dict) and "text" in data else "neither"
         raise InputError(

@@ -140,11 +140,20 @@ def resolve(source: str | Path) -> Path:
         raise InputError(
             f"{text} is a file; a model is a folder with config.json and safetensors, a hub id, or `embedded`."
         )
-    if _HUB_ID.match(text) and not path.parent.is_dir():
+    if (named := registered_folder(text)) is not None:
+        return named
+    if _HUB_ID.fullmatch(text) and not path.parent.is_dir():
         return _fetch(text)
     raise InputError(
         f"{text} does not exist; allowed are a model's folder, a hub id such as owner/name, or `embedded`."
     )
+
+
+def registered_folder(name: str) -> Path | None:
+    """The folder that `geonb model add` gave the name to, if it did."""
+    from geonb.models import registry
+
+    return registry.folder_of(name)
 
 
 def _fetch(hub_id: str) -> Path:

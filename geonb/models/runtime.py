@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from geonb.errors import InputError
 from geonb.models.checkpoint import Checkpoint
 
+# prompts of one length that are continued together; their caches are in memory at once
+_TOGETHER = 16
+
 
 @dataclass(slots=True)
 class TorchRuntime:
@@ -86,7 +89,7 @@ class TorchRuntime:
             groups.setdefault(len(prompt), []).append(index)
         found: list[list[int]] = [[] for _ in prompts]
         limit = self.checkpoint.context_length
-        for length, rows in groups.items():
+        for length, rows in [(length, part) for length, whole in groups.items() for part in _parts(whole)]:
             steps = max_new_tokens if limit is None else max(0, min(max_new_tokens, limit - length))
             ids = torch.tensor([list(prompts[row]) for row in rows], dtype=torch.long, device=self.device)
             for row, tokens in zip(rows, self._continue(ids, steps, end), strict=True):
@@ -110,6 +113,10 @@ class TorchRuntime:
             return [[] for _ in range(len(ids))]
         rows = torch.stack(tokens, dim=1).tolist()
         return [row[: row.index(end) + 1] if end in row else row for row in rows]
+
+
+def _parts(rows: list[int]) -> list[list[int]]:
+    return [rows[start : start + _TOGETHER] for start in range(0, len(rows), _TOGETHER)]
 
 
 def pick_device(device: str) -> torch.device:

@@ -76,8 +76,8 @@ def evaluate(
     count: list[Any] = []
     for rows in chunks(np.arange(len(examples)), batch_size):
         losses = forward_losses(model, to_tensors(examples, rows, pad, device), with_entropy=True)
-        nll.append(losses.nll.double().cpu().numpy())
-        entropy.append(losses.entropy.double().cpu().numpy())
+        nll.append(losses.nll.cpu().double().numpy())
+        entropy.append(losses.entropy.cpu().double().numpy())
         count.append(losses.count.cpu().numpy())
     totals, counts = np.concatenate(nll), np.concatenate(count)
     n_tokens = int(counts.sum())

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geonb.adapters.foreign import read_config
+from geonb.adapters.patterns import refuse_unsafe_patterns
 from geonb.adapters.peft_files import CONFIG, WEIGHTS
 from geonb.errors import InputError
 from geonb.models.checkpoint import Checkpoint
@@ -69,6 +71,8 @@ class Bench:
         path = adapter_folder(folder)
         if label in self.adapters:
             raise InputError(f"two adapters were called {label!r}: give each a label of its own.")
+        config = read_config(path)
+        refuse_unsafe_patterns(config, path / CONFIG)
         name = f"adapter{len(self.adapters)}"  # PEFT allows no dots in a name, and a label is a person's
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -87,6 +91,13 @@ class Bench:
                     f"the adapter {path} does not fit {self.runtime.checkpoint.source} ({reason}): give the base that it "
                     "was trained on."
                 ) from None
+        for one in caught:
+            # transformers warns of its own old name whenever PEFT asks for it; all else is for the caller
+            if (
+                "is_gradient_checkpointing" not in str(one.message)
+                and "missing adapter keys" not in str(one.message).lower()
+            ):
+                warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
         missing = [str(one.message) for one in caught if "missing adapter keys" in str(one.message).lower()]
         if missing:
             raise InputError(

@@ -201,3 +201,20 @@ def test_embedded_names():
         resolve_data("embedded:poems")
     with pytest.raises(InputError, match="has no evaluation part"):
         resolve_data("embedded:retention/eval")
+
+
+def test_a_line_ends_at_a_line_feed_and_at_nothing_else(tmp_path):
+    texts = ["a\u2028b", "c\u0085d", "e\u2029f"]
+    path = tmp_path / "odd.jsonl"
+    path.write_text(
+        "\ufeff" + "\r\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts), newline=""
+    )
+    assert [record.text for record in read_records(path)] == texts
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"text": ' + "9" * 5000 + "}"])
+def test_json_that_python_refuses_to_read_is_named_with_its_line(tmp_path, line):
+    path = tmp_path / "deep.jsonl"
+    path.write_text('{"text": "fine"}\n' + line + "\n")
+    with pytest.raises(InputError, match=r"deep\.jsonl line 2 "):
+        read_records(path)
