@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -38,12 +39,20 @@ def refreshed(path: Path) -> dict:
             # nbval takes a cell with outputs and no number for one that was never run
             count += 1
             cell["execution_count"] = count
-            cell["outputs"] = [_cleaned(output, count) for output in cell["outputs"] if output.get("name") != "stderr"]
+            cell["outputs"] = [_cleaned(output, count) for output in cell["outputs"] if _is_kept(output)]
     notebook["cells"] = cells
     return notebook
 
 
+def _is_kept(output: dict) -> bool:
+    # a bar of a library is a widget with nothing to fall back on
+    is_bar = "application/vnd.jupyter.widget-view+json" in output.get("data", {}) and "text/html" not in output["data"]
+    return output.get("name") != "stderr" and not is_bar
+
+
 def _cleaned(output: dict, count: int) -> dict:
+    # the folder that a notebook made for itself is another one each time, and says nothing of its reader's machine
+    output = json.loads(re.sub(re.escape(tempfile.gettempdir()) + r"/tmp\w+", "shelf", json.dumps(output)))
     if "data" in output:
         output["data"] = {kind: value for kind, value in output["data"].items() if kind in _KEPT}
         output["metadata"] = {}
