@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -66,6 +67,11 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
         typer.echo(__version__)
         raise typer.Exit()
+
+
+# what torchao, where it is installed, says of its own missing kernels and of torch's names each time it is imported
+for _talkative in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(_talkative).setLevel(logging.ERROR)
 
 
 def run_command(arguments: Sequence[str]) -> tuple[int, Any]:
