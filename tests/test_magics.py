@@ -242,4 +242,4 @@ def test_completion_offers_run_folders_the_latest_first(shell, old, command):
     shutil.copytree(old, old.parent / "runs" / "later", copy_function=shutil.copy)
     offered = tiny.completed(shell, f"%geonb {command} ")
     assert [word for word in offered if word in ("old", "runs/later")] == ["runs/later", "old"]
-    assert "embedded" in offered and tiny.completed(shell, "%geonb adapter ") == ["audit"]
+    assert "embedded" in offered and "audit" in tiny.completed(shell, "%geonb adapter ")

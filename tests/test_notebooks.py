@@ -78,12 +78,12 @@ def test_a_notebook_runs_under_papermill(path, tmp_path):
         out
         for cell in cells_of(done)
         for out in cell["outputs"]
-        if "application/vnd.jupyter.widget-view+json" in out.get("data", {})
-        # the bars of other libraries are widgets too
-        and re.match(r"(SpectrumExplorer|TargetTable|MassTrace|RunComparison|AdapterCard)\(", out["data"]["text/plain"])
+        # the bars of other libraries are widgets too, with nothing to fall back on
+        if {"application/vnd.jupyter.widget-view+json", "text/html"} <= set(out.get("data", {}))
     ]
     assert all(PICTURE.search("".join(out["data"]["text/html"])) for out in views)
-    if path in TOUR:
+    # what ships is shown in still pictures alone
+    if path in TOUR and path.stem != "ship":
         assert len(views) >= 1 or os.environ.get("GEONB_VIEWS") == "static"
     # the last code cell asserts, and says what it saw
     assert cells_of(done)[-1]["outputs"][-1]["text"]
