@@ -48,28 +48,57 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any, hint: Any) -> Any:
-    """Turn JSON data back into the type that a record's field is annotated with."""
+    """Turn JSON data back into the type that a record's field is annotated with; raises `TypeError` for another type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        options = [option for option in arguments if option is not type(None)]
-        return decode(value, options[0]) if len(options) == 1 else _decode_untyped(value)
+        return _decode_union(value, arguments)
     if isinstance(hint, type) and issubclass(hint, Record):
-        return hint.from_dict(value)
+        return hint.from_dict(_expected(value, Mapping, "an object"))
     if hint is np.ndarray:
-        return np.asarray([_decode_float(item) for item in value], dtype=np.float64)
+        return np.asarray([_decode_number(item) for item in _expected(value, list | tuple, "a list")], dtype=np.float64)
     if hint is float:
-        return _decode_float(value)
+        return _decode_number(value)
+    if hint is bool or hint is str:
+        return _expected(value, hint, "true or false" if hint is bool else "a text")
+    if hint is int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError("a whole number")
+        return value
     if origin is tuple:
+        items = _expected(value, list | tuple, "a list")
         if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(decode(item, arguments[0]) for item in value)
-        return tuple(decode(item, kind) for item, kind in zip(value, arguments, strict=True))
+            return tuple(decode(item, arguments[0]) for item in items)
+        if len(items) != len(arguments):
+            raise TypeError(f"a list of {len(arguments)}")
+        return tuple(decode(item, kind) for item, kind in zip(items, arguments, strict=True))
     if origin is list:
-        return [decode(item, arguments[0]) for item in value]
+        return [decode(item, arguments[0]) for item in _expected(value, list | tuple, "a list")]
     if origin is dict:
-        return {key: decode(item, arguments[1]) for key, item in value.items()}
+        return {key: decode(item, arguments[1]) for key, item in _expected(value, Mapping, "an object").items()}
     return _decode_untyped(value)
+
+
+def _decode_union(value: Any, arguments: tuple[Any, ...]) -> Any:
+    if value is None and type(None) in arguments:
+        return None
+    options = [option for option in arguments if option is not type(None)]
+    return decode(value, options[0]) if len(options) == 1 else _decode_untyped(value)
+
+
+def _expected(value: Any, kind: Any, name: str) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(name)
+    return value
+
+
+def _decode_number(value: Any) -> float:
+    found = _decode_float(value)
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise TypeError("a number")
+    try:
+        return float(found)
+    except OverflowError:
+        raise TypeError("a number of ordinary size") from None
 
 
 def _decode_float(value: Any) -> Any:
@@ -85,6 +114,21 @@ def _decode_untyped(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _decode_untyped(item) for key, item in value.items()}
     return _NON_FINITE.get(value, value) if isinstance(value, str) else value
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """The value that JSON `text` holds; `where` begins the sentence of the `InputError` for what is not read.
+
+    >>> parse_json("[1, 2]", "the file")
+    [1, 2]
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where} is not JSON (line {error.lineno}): {error.msg}.") from None
+    except (ValueError, RecursionError) as error:
+        # bytes that are no UTF-8, numbers of thousands of digits, lists a thousand deep
+        raise InputError(f"{where} is not JSON that is read ({str(error).split(';')[0][:100]}).") from None
 
 
 @functools.cache
@@ -116,6 +160,8 @@ class Record:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The record that `data` describes; an unknown or missing field is an `InputError` that names it."""
+        if not isinstance(data, Mapping):
+            raise InputError(f"{cls.__name__} was given a {type(data).__name__}; allowed is one JSON object.")
         hints = _field_types(cls)
         known = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(set(data) - set(known))
@@ -133,7 +179,16 @@ class Record:
         ]
         if missing:
             raise InputError(f"{cls.__name__} needs the field {missing[0]!r}, which is not there: add it.")
-        return cls(**{name: decode(value, hints[name]) for name, value in data.items()})
+        given = {}
+        for name, value in data.items():
+            try:
+                given[name] = decode(value, hints[name])
+            except TypeError as error:
+                shown = " ".join(repr(value).split())[:40]
+                raise InputError(
+                    f"{cls.__name__} has {shown} in the field {name!r}; allowed is {error}: is this file of another version?"
+                ) from None
+        return cls(**given)
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Strict JSON text of this record."""
@@ -142,16 +197,7 @@ class Record:
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """The record that the JSON `text` describes."""
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(
-                f"{cls.__name__} was given text that is not JSON (line {error.lineno}): {error.msg}."
-            ) from None
-        except (UnicodeDecodeError, RecursionError, ValueError) as error:
-            raise InputError(
-                f"{cls.__name__} was given bytes that are no JSON text ({error}): save it again."
-            ) from None
+        data = parse_json(text, f"{cls.__name__} was given text that")
         if not isinstance(data, dict):
             raise InputError(f"{cls.__name__} was given a JSON {type(data).__name__}; allowed is one JSON object.")
         return cls.from_dict(data)

@@ -32,13 +32,15 @@ def build_architecture(folder: Path, config: dict) -> Architecture:
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
     model_type = str(config.get("model_type", ""))
-    declared = (config.get("architectures") or [""])[0]
+    listed = config.get("architectures")
+    declared = str(listed[0]) if isinstance(listed, list) and listed else ""
     causal = bool(_CAUSAL.search(declared))
     try:
         known = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         with torch.device("meta"):
             model = (AutoModelForCausalLM if causal else AutoModel).from_config(known, trust_remote_code=False)
-    except (ValueError, KeyError, OSError, ImportError, AttributeError, TypeError):
+    except Exception:
+        # a stranger's config can make transformers and torch raise nearly anything; the matrices are there all the same
         return Architecture(model_type=model_type, name=declared or model_type, is_causal=causal, model=None)
     return Architecture(model_type=model_type, name=type(model).__name__, is_causal=causal, model=model)
 

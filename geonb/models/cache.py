@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from geonb.errors import InputError
 from geonb.geometry.spectrum import Spectrum
 from geonb.records import atomic_write
 
@@ -56,9 +57,9 @@ def load_spectrum(key: str) -> Spectrum | None:
     try:
         # from memory: numpy leaves a damaged file open
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            facts = json.loads(str(stored["facts"]))
-            return Spectrum(values=stored["values"], **{**facts, "shape": tuple(facts["shape"])})
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            # through the record's own reader: a damaged entry is measured again, not believed
+            return Spectrum.from_dict({**json.loads(str(stored["facts"])), "values": stored["values"].tolist()})
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, InputError, zipfile.BadZipFile):
         return None
 
 

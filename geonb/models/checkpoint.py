@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from geonb.models import cache
 from geonb.models.architecture import build_architecture, find_matrices
 from geonb.models.headers import read_headers
 from geonb.models.matrix_ref import MatrixRef
+from geonb.records import parse_json
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
@@ -50,8 +50,8 @@ class Checkpoint:
         """The longest sequence that the config allows, in tokens; None where it does not say."""
         for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
             value = self.config.get(key) or (self.config.get("text_config") or {}).get(key)
-            if value:
-                return int(value)
+            if isinstance(value, int) and value > 0:
+                return value
         return None
 
     @property
@@ -116,7 +116,7 @@ class Checkpoint:
 
         try:
             return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False, local_files_only=True)
-        except (OSError, ValueError, TypeError, KeyError, ImportError, AttributeError) as error:
+        except Exception as error:  # tokenizers raises bare Exceptions for what a stranger's file holds
             reason = str(error).split("\n")[0][:160]
             raise InputError(
                 f"{self.source} has no tokenizer that can be loaded ({reason}): add its tokenizer.json."
@@ -133,10 +133,17 @@ def resolve(source: str | Path) -> Path:
         from geonb.assets import embedded_model_folder
 
         return embedded_model_folder()
-    path = Path(text).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(text).expanduser()
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError, RuntimeError):
+        # a name that no file can have, or the home of somebody who is not there
+        raise InputError(
+            f"{text[:80]!r} is no name that a folder can have; allowed are a model's folder, a hub id or `embedded`."
+        ) from None
+    if is_folder:
         return path
-    if path.exists():
+    if exists:
         raise InputError(
             f"{text} is a file; a model is a folder with config.json and safetensors, a hub id, or `embedded`."
         )
@@ -174,8 +181,8 @@ def _read_config(folder: Path) -> dict:
     if not path.is_file():
         raise InputError(f"{folder} has no config.json; give the folder that a model was saved into.")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        config = parse_json(path.read_bytes(), str(path))
+    except InputError:
         raise InputError(f"{path} is not JSON: copy or download it again.") from None
     if not isinstance(config, dict):
         raise InputError(f"{path} holds a JSON {type(config).__name__}; a config is an object: copy it again.")

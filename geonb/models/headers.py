@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geonb.errors import InputError
+from geonb.records import parse_json
 
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _HEADER_LIMIT = 100_000_000  # bytes; the format's own limit, so that a corrupt length is not taken for a size
@@ -51,12 +52,12 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (json.JSONDecodeError, KeyError, AttributeError):
+            names = sorted(set(map(str, parse_json(index.read_bytes(), str(index))["weight_map"].values())))
+        except (InputError, KeyError, TypeError, AttributeError):
             raise InputError(f"{index} is not a readable index: copy or download it again.") from None
         for name in names:
             # an index is a stranger's file: it must not lead out of its folder
-            if Path(name).name != name or not (folder / name).is_file():
+            if Path(name).name != name or not _is_file(folder / name):
                 raise InputError(
                     f"{index} names {name!r}, which is not in its folder: copy or download the missing shard."
                 )
@@ -70,6 +71,14 @@ def weight_files(folder: Path) -> list[Path]:
             "save the model again with safetensors."
         )
     raise InputError(f"{folder} holds no safetensors weights: give the folder that a model was saved into.")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        # a name that no file can have: too long, or with a NUL in it
+        return False
 
 
 def read_headers(folder: Path) -> dict[str, TensorHeader]:

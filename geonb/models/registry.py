@@ -240,7 +240,7 @@ def _read() -> dict[str, Any]:
         names = json.loads(path.read_text(encoding="utf-8"))["models"]
         if all(_NAME.fullmatch(name) and isinstance(entry["folder"], str) for name, entry in names.items()):
             return names
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     raise InputError(
         f"{path} is not a list of models that geonb wrote: mend it, or delete it and add the models again."

@@ -54,8 +54,8 @@ class TorchRuntime:
                 model: Any = AutoModelForCausalLM.from_pretrained(
                     checkpoint.folder, dtype=kind, trust_remote_code=False, local_files_only=True, use_safetensors=True
                 )
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().split("\n")[0][:200]
+        except Exception as error:  # a stranger's config can make transformers raise nearly anything
+            reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
             raise InputError(
                 f"{checkpoint.source} cannot be loaded ({reason}): check its config and weights."
             ) from None

@@ -18,7 +18,7 @@ BUDGETS = ("open", "strict")
 SIDES = ("one", "two")
 BENCHMARKS = ("quick", "reasoning", "factual", "comprehensive")
 
-_SHORT_EXPERT = re.compile(r"[Ll](\d+)\.[Ee](\d+)")
+_SHORT_EXPERT = re.compile(r"[Ll]([0-9]{1,6})\.[Ee]([0-9]{1,6})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +116,12 @@ def bytes_of(text: str | int | None) -> int | None:
     if found is None:
         raise InputError(f"--memory-budget was given {text!r}; allowed is a size such as 8GB or 512MiB: correct it.")
     base = 1024 if found[3] else 1000
-    return int(float(found[1]) * base ** " KMGT".index(found[2].upper() or " "))
+    size = float(found[1]) * base ** " KMGT".index(found[2].upper() or " ")
+    if size >= 2**63:
+        raise InputError(
+            f"--memory-budget was given {text[:40]!r}, more than any machine has; give a size such as 8GB."
+        )
+    return int(size)
 
 
 def role_names(tokens: str | Iterable[str] | None) -> tuple[str, ...]:

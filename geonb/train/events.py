@@ -6,12 +6,11 @@ trace as one that was not. Times stand in the run's status file.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from geonb.errors import InputError
-from geonb.records import Record
+from geonb.records import Record, parse_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +103,8 @@ _KINDS: dict[str, type[Record]] = {"step": StepEvent, "eval": EvalEvent, "note":
 
 def event_from_dict(data: dict[str, Any]) -> Event:
     """The event that one line of trace.jsonl describes."""
-    kind = data.get("kind")
-    if kind not in _KINDS:
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise InputError(
             f"a trace line has the kind {kind!r}; allowed are step, eval, note and stop: is this a trace.jsonl?"
         )
@@ -114,4 +113,4 @@ def event_from_dict(data: dict[str, Any]) -> Event:
 
 def event_from_line(line: str | bytes) -> Event:
     """Parse one line of trace.jsonl."""
-    return event_from_dict(json.loads(line))
+    return event_from_dict(parse_json(line, "a trace line"))

@@ -193,7 +193,7 @@ class RunFolder:
     def status(self) -> Status | None:
         """The last written status, or None before the first."""
         path = self.path / "status.json"
-        return Status.from_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return Status.from_json(path.read_bytes()) if path.is_file() else None
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

@@ -172,6 +172,9 @@ def _prompt(where: str, line: str, tokenizer: Any, context: int | None) -> Promp
         raise InputError(
             f"{where} is not JSON ({error.msg} at column {error.colno}): mend or remove the line."
         ) from None
+    except (ValueError, RecursionError) as error:
+        reason = str(error).split(";")[0][:100]
+        raise InputError(f"{where} holds JSON that is not read ({reason}): mend or remove the line.") from None
     if not isinstance(data, dict) or ("prompt" in data) == ("messages" in data):
         raise InputError(f'{where} needs exactly one of the fields "prompt" and "messages": mend the line.')
     answer = data.get("answer")
