@@ -92,13 +92,13 @@ def _expected(value: Any, kind: Any, name: str) -> Any:
 
 
 def _decode_number(value: Any) -> float:
-    found = _decode_float(value)
-    if isinstance(found, bool) or not isinstance(found, int | float):
-        raise TypeError("a number")
     try:
-        return float(found)
+        found = _decode_float(value)
     except OverflowError:
         raise TypeError("a number of ordinary size") from None
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise TypeError("a number")
+    return float(found)
 
 
 def _decode_float(value: Any) -> Any:
