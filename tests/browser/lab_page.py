@@ -28,7 +28,11 @@ def run_all(page) -> None:
 
 def _until_changed(prompt, before, action) -> None:
     """Act again where JupyterLab took nothing, as it does while it still moves the focus about after a page was loaded."""
+    page = prompt.page
     for attempt in range(4):
+        # on a busy machine JupyterLab asks what to do about a slow server or a file that was just written
+        if page.locator("dialog.jp-Dialog").count():
+            page.locator("dialog.jp-Dialog .jp-mod-accept").first.click()
         action()
         try:
             expect(prompt).not_to_have_text(before, timeout=5000)
