@@ -77,7 +77,7 @@ def _cards(verification: Verification | None) -> str:
     worst = max(layer.over_sigma_k for layer in verification.layers)
     cards.append(("", f"{worst:.2f} σₖ", "largest weight change, spectral norm"))
     return '<div class="cards">' + "".join(
-        f'<div class="card {kind}"><b>{html.escape(value)}</b><span>{html.escape(label)}</span></div>'
+        f'<div class="card {html.escape(kind)}"><b>{html.escape(value)}</b><span>{html.escape(label)}</span></div>'
         for kind, value, label in cards
     ) + "</div>"  # fmt: skip
 
