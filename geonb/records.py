@@ -232,7 +232,7 @@ class Record:
         return f'<pre style="line-height:1.35">{html.escape(self.to_text())}</pre>'
 
     def __repr__(self) -> str:
-        return self.summary()
+        return plain(self.summary())
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and other.to_dict() == self.to_dict()  # type: ignore[attr-defined]
@@ -241,17 +241,29 @@ class Record:
         return hash(self.to_json())
 
     def __str__(self) -> str:
-        return self.to_text()
+        return plain(self.to_text(), keep="\n\t")
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         """Text, HTML and machine-readable JSON, so that an executed notebook can be read by a program."""
         del include, exclude
         name = type(self).__name__.lower()
         return {
-            "text/plain": self.to_text(),
+            "text/plain": str(self),
             "text/html": self.to_html(),
             f"application/vnd.geonb.{name}.v1+json": self.to_dict(),
         }
+
+
+def plain(text: object, *, keep: str = "") -> str:
+    """`text` with every control character escaped but those in `keep`: a name from a file cannot steer a terminal.
+
+    >>> plain("a\x1b[2J")
+    'a\\x1b[2J'
+    """
+    return "".join(
+        letter if letter.isprintable() or letter in keep else letter.encode("unicode_escape").decode()
+        for letter in str(text)
+    )
 
 
 def atomic_write(path: str | Path, content: str | bytes, *, exclusive: bool = False) -> Path:

@@ -26,7 +26,7 @@ def themed(figure: Any, *, title: str, height: int) -> Any:
     return figure
 
 
-def plain(text: str) -> str:
+def literal(text: str) -> str:
     """Text from a file as plotly shows it literally: plotly reads a few tags in labels."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
@@ -71,7 +71,7 @@ def trace_figure(columns: TraceColumns, *, title: str) -> Any:
     if columns.strip is not None:
         picked = buckets(columns.strip.count, 200)
         figure.add_heatmap(
-            x=columns.strip_step.values[picked], y=[plain(name) for name in columns.layers],
+            x=columns.strip_step.values[picked], y=[literal(name) for name in columns.layers],
             z=columns.strip.values[picked].T / 255, zmin=0, zmax=1, colorscale="Cividis", reversescale=True,
             colorbar={"len": 0.22, "y": 0.1}, row=4, col=1,
         )  # fmt: skip
@@ -79,14 +79,14 @@ def trace_figure(columns: TraceColumns, *, title: str) -> Any:
     figure.update_yaxes(type="log", row=3, col=1)
     figure.update_yaxes(autorange="reversed", showticklabels=False, row=4, col=1)
     figure.update_xaxes(title_text="step", row=4, col=1)
-    return themed(figure, title=plain(title), height=900)
+    return themed(figure, title=literal(title), height=900)
 
 
 def spectrum_figure(view: Any) -> Any:
     """The heat map of a scalar, and the spectrum of the selected matrix."""
     from plotly.subplots import make_subplots
 
-    figure = make_subplots(rows=1, cols=2, subplot_titles=(view.label, plain(view.selected_title())))
+    figure = make_subplots(rows=1, cols=2, subplot_titles=(view.label, literal(view.selected_title())))
     layers, roles, grid = view.grid()
     figure.add_heatmap(
         x=roles, y=[str(layer) for layer in layers], z=grid, colorscale="Cividis", reversescale=True,
@@ -116,7 +116,7 @@ def spectrum_figure(view: Any) -> Any:
         figure.update_xaxes(type="log", title_text="index", row=1, col=2)
         figure.update_yaxes(type="log", row=1, col=2)
     figure.update_yaxes(autorange="reversed", title_text="layer", row=1, col=1)
-    return themed(figure, title=plain(view.title), height=520)
+    return themed(figure, title=literal(view.title), height=520)
 
 
 def target_figure(plan: Any) -> Any:
@@ -134,7 +134,7 @@ def target_figure(plan: Any) -> Any:
     totals = {role: sum(t.parameters for t in plan.targets if t.role == role) for role in roles}
     figure.add_bar(x=list(totals), y=list(totals.values()), marker={"color": PALETTE["blue"]}, row=1, col=2)
     figure.update_yaxes(autorange="reversed", title_text="layer", row=1, col=1)
-    return themed(figure, title=plain(str(plan.model["name"])), height=460)
+    return themed(figure, title=literal(str(plan.model["name"])), height=460)
 
 
 def adapter_figure(view: Any) -> Any:
@@ -142,7 +142,7 @@ def adapter_figure(view: Any) -> Any:
     import plotly.graph_objects as go
 
     rows = view.rows()
-    names = [plain(row["name"]) for row in rows]
+    names = [literal(row["name"]) for row in rows]
     unit = "‖dW‖₂ / σₖ" if view.is_relative else "‖dW‖₂"
     figure = go.Figure()
     figure.add_bar(
@@ -156,7 +156,7 @@ def adapter_figure(view: Any) -> Any:
     )  # fmt: skip
     figure.update_xaxes(type="log", title_text=unit)
     figure.update_yaxes(autorange="reversed")
-    title = f"{plain(view.audit.folder)}: {view.audit.scale_verdict}"
+    title = f"{literal(view.audit.folder)}: {view.audit.scale_verdict}"
     return themed(figure, title=title, height=max(320, 120 + 18 * len(rows)))
 
 
@@ -170,7 +170,7 @@ def comparison_figure(compared: Any) -> Any:
         rows=1, cols=2, column_widths=[0.65, 0.35], subplot_titles=("loss", "change against the base")
     )
     for index, run in enumerate(compared.runs):
-        colour, label = COLOURS[index % len(COLOURS)], plain(run.label)
+        colour, label = COLOURS[index % len(COLOURS)], literal(run.label)
         for series, dash, name in ((run.validation, "solid", label), (run.retention, "dash", f"{label}, base text")):
             figure.add_scatter(
                 x=[step for step, _ in series], y=[loss for _, loss in series], name=name, mode="lines+markers",
@@ -187,3 +187,21 @@ def comparison_figure(compared: Any) -> Any:
     figure.update_yaxes(title_text="nats per token", row=1, col=1)
     figure.update_xaxes(title_text="nats per token", row=1, col=2)
     return themed(figure, title="Runs compared", height=460)
+
+
+def runs_figure(rows: list[dict[str, Any]]) -> Any:
+    """How far each run of a shelf has come, in steps of its horizon."""
+    import plotly.graph_objects as go
+
+    names = [literal(row["name"]) for row in rows]
+    figure = go.Figure()
+    figure.add_bar(
+        y=names, x=[row["horizon"] for row in rows], name="horizon", orientation="h", marker={"color": "#ddd"}
+    )
+    figure.add_bar(
+        y=names, x=[row["step"] for row in rows], name="step", orientation="h", marker={"color": PALETTE["blue"]},
+        text=[literal(row["state"]) for row in rows],
+    )  # fmt: skip
+    figure.update_layout(barmode="overlay")
+    figure.update_yaxes(autorange="reversed")
+    return themed(figure, title="Runs", height=max(260, 120 + 24 * len(rows)))

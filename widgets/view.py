@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import json
 import re
@@ -19,7 +20,7 @@ from geonb.widgets.svg import escape
 _JSON_LIMIT = 60_000
 
 
-class View:
+class View(abc.ABC):
     """A picture of a record; a subclass says what is sent (`state`, `data`), what comes back, and its static forms.
 
     `figure()` is a plotly figure, `static()` self-contained HTML, `widget()` a live anywidget and `panel()` the same
@@ -43,32 +44,32 @@ class View:
         """The record that is shown, or None."""
         return None
 
+    @abc.abstractmethod
     def state(self) -> dict[str, Any]:
         """JSON for the front end."""
-        raise NotImplementedError
 
     def data(self) -> bytes:
         """Numbers for the front end, packed by `geonb.widgets.packing.pack`."""
         return b""
 
-    def receive(self, event: dict[str, Any]) -> None:
+    def receive(self, event: dict[str, Any]) -> None:  # noqa: B027 - a hook that most views have no use for
         """Something happened in the page; a `GeonbError` raised here is shown under the view."""
 
+    @abc.abstractmethod
     def figure(self) -> Any:
         """The picture as a plotly `Figure`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def static(self) -> str:
         """The picture as self-contained HTML: no script, no network."""
-        raise NotImplementedError
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - a hook that most views have no use for
         """Do what a still picture needs where nothing will fill in later."""
 
-    def begin(self) -> None:
+    def begin(self) -> None:  # noqa: B027 - a hook that most views have no use for
         """The first host was attached."""
 
-    def rest(self) -> None:
+    def rest(self) -> None:  # noqa: B027 - a hook that most views have no use for
         """The last host was closed."""
 
     # -- hosts ----------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from geonb.geometry.spectrum import Spectrum
 from geonb.models.checkpoint import Checkpoint
 from geonb.models.geometry import MatrixGeometry, Progress, stream_geometry
 from geonb.models.matrix_ref import MatrixRef
-from geonb.records import Record, table_html
+from geonb.records import Record, plain, table_html
 
 _COLUMNS = ("matrix", "rank", "rank used", "scale", "||dW||_2", "/ sigma_k", "/ random")
 
@@ -94,7 +94,7 @@ class AdapterAudit(Record):
         lines += [f"  {one.kind}: {one.subject}: {one.because}" for one in self.findings]
         lines.append(f"{self.scale_verdict}: {self.because}")
         # names come from a stranger's file, and a terminal obeys control characters
-        return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+        return "\n".join(map(plain, lines))
 
     def to_html(self) -> str:
         findings = [[one.kind, one.subject, one.because] for one in self.findings]

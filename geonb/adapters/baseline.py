@@ -132,7 +132,7 @@ class Baseline(Record):
         return ("matrix", "amplification CV", "depth", *weyl)
 
     def to_text(self) -> str:
-        from geonb.plan.text import plain
+        from geonb.records import plain
 
         lines = [f"{self.summary()}: means; Weyl utilisation at ||dW||_F / ||W||_F"]
         width = max(len(one.name) for one in self.matrices)

@@ -145,7 +145,7 @@ class AdapterGeometry(Record):
         return [[_cell(getattr(row, name)) for name in _TEXT_COLUMNS] for row in self.rows]
 
     def to_text(self) -> str:
-        from geonb.plan.text import plain
+        from geonb.records import plain
 
         columns = [COMPARED.get(name, name).replace("_", " ") for name in _TEXT_COLUMNS]
         cells = self._cells()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from geonb.records import Record
+from geonb.records import Record, plain
 
 # inside a notebook the magic shows the returned record itself, so a command must not print it too
 _quiet: contextvars.ContextVar[bool] = contextvars.ContextVar("quiet", default=False)
@@ -36,18 +36,9 @@ def answer(record: Record, *, as_json: bool = False, text: str | None = None) ->
         if as_json:
             sys.stdout.write(json.dumps(record.to_dict(), allow_nan=False, ensure_ascii=False) + "\n")
         else:
-            sys.stdout.write(harmless(text if text is not None else record.to_text()) + "\n")
+            sys.stdout.write(plain(text if text is not None else record.to_text(), keep="\n\t") + "\n")
         sys.stdout.flush()
     return record
-
-
-def harmless(text: str) -> str:
-    """`text` without the control characters that a terminal would obey: names in files come from strangers.
-
-    >>> harmless("fine\\x1b[2J")
-    'fine?[2J'
-    """
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)
 
 
 def exit_code_of(result: Any) -> int:

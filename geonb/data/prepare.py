@@ -26,7 +26,7 @@ import numpy as np
 from geonb.data.columns import ColumnChoice, Unusable, check_named, choose_columns, to_record
 from geonb.data.sources import Row, Source, SourceFile, open_source
 from geonb.errors import InputError
-from geonb.records import Record, table_html
+from geonb.records import Record, plain, table_html
 
 DUPLICATE = "duplicate"
 _SAMPLE = 100  # rows that the columns are chosen from
@@ -127,7 +127,7 @@ class Prepared(Record):
         lines += [f"  note          {note}" for note in self.notes]
         text = "\n".join([*lines, "", f"  next          {self.next_command}"])
         # repr shows the control characters of names and excerpts; of what is left none reaches a terminal
-        return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+        return plain(text, keep="\n")
 
     def to_html(self) -> str:
         lengths = [

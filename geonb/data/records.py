@@ -43,10 +43,10 @@ def read_records(path: str | Path) -> list[DataRecord]:
     return records
 
 
-def _record(path: Path, number: int, line: str) -> DataRecord:
-    where = f"{path} line {number}"
+def json_of_line(where: str, line: str) -> Any:
+    """The value on one line of a JSONL file; `where` names file and line in the `InputError` for what is not read."""
     try:
-        data = json.loads(line)
+        return json.loads(line)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{where} is not JSON ({error.msg} at column {error.colno}): mend or remove the line."
@@ -54,6 +54,11 @@ def _record(path: Path, number: int, line: str) -> DataRecord:
     except (ValueError, RecursionError) as error:
         reason = str(error).split(";")[0][:100]
         raise InputError(f"{where} holds JSON that is not read ({reason}): mend or remove the line.") from None
+
+
+def _record(path: Path, number: int, line: str) -> DataRecord:
+    where = f"{path} line {number}"
+    data = json_of_line(where, line)
     if not isinstance(data, dict) or ("text" in data) == ("messages" in data):
         has = "both" if isinstance(data, dict) and "text" in data else "neither"
         raise InputError(

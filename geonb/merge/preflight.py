@@ -8,8 +8,7 @@ from typing import Any
 
 from geonb.errors import InputError
 from geonb.models.checkpoint import Checkpoint
-from geonb.plan.text import plain
-from geonb.records import Record, table_html
+from geonb.records import Record, plain, table_html
 
 SAME, NOTED, REFUSED = "same", "noted", "refused"
 SPECIAL_TOKENS = "special tokens"

@@ -14,8 +14,7 @@ from geonb.data.example import Example
 from geonb.geometry.measurement import Measurement
 from geonb.geometry.statistics import bootstrap_interval, paired_bootstrap
 from geonb.merge.preflight import Preflight
-from geonb.plan.text import plain
-from geonb.records import Record, table_html
+from geonb.records import Record, plain, table_html
 
 RECORD = "merge.json"
 # so many tokens' log-probabilities of two models are held at once: 256 x 150,000 float64 are 0.3 GB each

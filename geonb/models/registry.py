@@ -18,7 +18,7 @@ from typing import Any
 from geonb.errors import InputError
 from geonb.models.cache import cache_folder
 from geonb.models.headers import read_headers
-from geonb.records import Record, atomic_write, table_html
+from geonb.records import Record, atomic_write, plain, table_html
 
 # a name never has a slash, so it is never a hub id
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
@@ -55,12 +55,12 @@ class KnownModels(Record):
     def _rows(self) -> list[tuple[str, ...]]:
         return [
             (
-                _plain(model.name),
+                plain(model.name),
                 model.place,
-                _plain(model.architecture or "?"),
+                plain(model.architecture or "?"),
                 f"{model.parameters:,}" if model.parameters is not None else "?",
                 _size(model.bytes_on_disk),
-                _plain(model.problem or model.folder or ""),
+                plain(model.problem or model.folder or ""),
             )
             for model in self.models
         ]
@@ -76,7 +76,7 @@ class KnownModels(Record):
                 "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]])
                 for row in rows
             ]
-        return "\n".join([line.rstrip() for line in lines] + [f"note: {_plain(note)}" for note in self.notes])
+        return "\n".join([line.rstrip() for line in lines] + [f"note: {plain(note)}" for note in self.notes])
 
     def to_html(self) -> str:
         columns = ("name", "place", "architecture", "parameters", "on disk", "folder")
@@ -94,7 +94,7 @@ class Deleted(Record):
 
     def to_text(self) -> str:
         rest = f"with its folder, {_size(self.bytes_freed)}" if self.files_deleted else "its folder stays"
-        return f"deleted the name {self.name} of {_plain(self.folder)} ({rest})"
+        return f"deleted the name {self.name} of {plain(self.folder)} ({rest})"
 
 
 def add(name: str, folder: str | Path, *, overwrite: bool = False) -> KnownModel:
@@ -352,8 +352,3 @@ def _size(count: int | None) -> str:
     if count is None:
         return "?"
     return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
-
-
-def _plain(text: str) -> str:
-    # names and sentences from a stranger's cache must not steer a terminal
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

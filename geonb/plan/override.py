@@ -29,8 +29,7 @@ from geonb.plan.options import PlanOptions, bytes_of, role_names
 from geonb.plan.plan import Plan
 from geonb.plan.target import TargetPlan
 from geonb.plan.targets import target_plans
-from geonb.plan.text import plain
-from geonb.records import Record, table_html
+from geonb.records import Record, plain, table_html
 
 _FLAGS = {
     "memory_budget": "--memory-budget",

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from geonb.derive.derivation import Derivation, shown
-from geonb.plan.text import plain
+from geonb.records import plain
 
 if TYPE_CHECKING:
     from geonb.plan.plan import Plan

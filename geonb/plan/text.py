@@ -6,23 +6,13 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from geonb.derive.derivation import Derivation, shown
+from geonb.records import plain
 
 if TYPE_CHECKING:
     from geonb.plan.plan import Plan
 
 _WIDTH = 110
 _LABEL = 14
-
-
-def plain(text: object) -> str:
-    """`text` with every control and other unprintable character escaped: a name from a file cannot steer a terminal.
-
-    >>> plain("a\\x1b[2J")
-    'a\\\\x1b[2J'
-    """
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in str(text)
-    )
 
 
 def plan_text(plan: Plan, *, explain: bool = False) -> str:

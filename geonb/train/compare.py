@@ -19,8 +19,7 @@ import numpy as np
 from geonb.errors import InputError
 from geonb.geometry.measurement import Measurement
 from geonb.geometry.statistics import paired_bootstrap
-from geonb.plan.text import plain
-from geonb.records import Record, table_html
+from geonb.records import Record, plain, table_html
 from geonb.train.run_facts import Look, RunFacts, look
 
 FIRST, SECOND, NEITHER = "first is lower", "second is lower", "no significant difference"

@@ -14,7 +14,7 @@ from typing import Any
 
 from geonb.data.template import render
 from geonb.errors import InputError
-from geonb.records import Record
+from geonb.records import Record, plain
 from geonb.train.probes import repetition_rate
 from geonb.workbench.bench import Bench
 
@@ -291,6 +291,4 @@ def printable(text: str) -> str:
     >>> printable("a\\x1b[2Jb\\n")
     'a\\\\x1b[2Jb\\n'
     """
-    from geonb.plan.text import plain
-
-    return "".join(one if one in "\n\t" else plain(one) for one in text)
+    return plain(text, keep="\n\t")

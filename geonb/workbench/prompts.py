@@ -13,8 +13,7 @@ from typing import Any
 
 from geonb.errors import InputError
 from geonb.geometry.measurement import Measurement
-from geonb.plan.text import plain
-from geonb.records import Record
+from geonb.records import Record, plain
 from geonb.workbench.compare_adapters import (
     DEGENERATED,
     DEGRADED,
@@ -164,17 +163,10 @@ def read_prompts(path: str | Path, tokenizer: Any, *, context: int | None, limit
 
 
 def _prompt(where: str, line: str, tokenizer: Any, context: int | None) -> Prompt:
+    from geonb.data.records import json_of_line
     from geonb.data.template import render
 
-    try:
-        data = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{where} is not JSON ({error.msg} at column {error.colno}): mend or remove the line."
-        ) from None
-    except (ValueError, RecursionError) as error:
-        reason = str(error).split(";")[0][:100]
-        raise InputError(f"{where} holds JSON that is not read ({reason}): mend or remove the line.") from None
+    data = json_of_line(where, line)
     if not isinstance(data, dict) or ("prompt" in data) == ("messages" in data):
         raise InputError(f'{where} needs exactly one of the fields "prompt" and "messages": mend the line.')
     answer = data.get("answer")

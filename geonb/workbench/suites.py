@@ -19,8 +19,7 @@ import numpy as np
 from geonb.errors import InputError
 from geonb.geometry.measurement import Measurement
 from geonb.geometry.statistics import wilson
-from geonb.plan.text import plain
-from geonb.records import Record, table_html
+from geonb.records import Record, plain, table_html
 from geonb.workbench.compare_adapters import (
     DEGRADED,
     ERROR_RATE,

@@ -199,3 +199,10 @@ def test_the_page_is_told_of_runs_that_come_and_go_while_it_is_open(shelf, run):
     while any(one.name == "geonb-runs" for one in threading.enumerate()) and time.monotonic() < until:
         time.sleep(0.05)
     assert not [one for one in threading.enumerate() if one.name == "geonb-runs"], "closed, nothing looks any more"
+
+
+def test_the_list_has_still_forms_in_which_strangers_names_stay_text(shelf):
+    (shelf / "first").rename(shelf / "<b>first")
+    view = RunList(Library([str(shelf)]), chosen=[])
+    assert "&lt;b&gt;first" in view.static() and "<b>" not in view.static()
+    assert [list(bar.x) for bar in view.figure().data] == [[4], [4]] and view.figure().data[0].y[0] == "&lt;b&gt;first"

@@ -41,6 +41,9 @@ class Counter(View):
     def static(self):
         return picture_html(f"<svg><text>{self.number}</text></svg>", alt="a number")
 
+    def figure(self):
+        return None
+
     def prepare(self):
         self.calls.append("prepare")
 

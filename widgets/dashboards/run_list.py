@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from geonb.records import table_html
 from geonb.train.run_folder import RunFolder
 from geonb.widgets.dashboards.library import Library
 from geonb.widgets.view import View
@@ -33,6 +34,19 @@ class RunList(View):
 
     def state(self) -> dict[str, Any]:
         return {"rows": self._rows, "chosen": self.chosen}
+
+    def static(self) -> str:
+        rows = [
+            [row["name"], row["state"], f"{row['step']} of {row['horizon']}", row["what"], row["message"]]
+            for row in self._rows
+        ]
+        return table_html(("run", "state", "step", "what", ""), rows, caption="Runs")
+
+    def figure(self) -> Any:
+        """How far each run has come, as bars."""
+        from geonb.widgets.figures import runs_figure
+
+        return runs_figure(self._rows)
 
     def begin(self) -> None:
         self._leave = threading.Event()

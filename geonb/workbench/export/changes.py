@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from geonb.adapters.peft_files import CONFIG, WEIGHTS
+from geonb.adapters.foreign import read_config
+from geonb.adapters.peft_files import WEIGHTS
 from geonb.errors import InputError
 from geonb.models.checkpoint import Checkpoint
 from geonb.models.headers import read_header
@@ -41,7 +41,7 @@ class Change:
 
 def refuse_unmergeable(folder: Path) -> None:
     """Raise `InputError` where the adapter is more than W + scale B A, from its config and the names in its header."""
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_config(folder)
     start = str(config.get("init_lora_weights")).lower()
     if start.startswith(_MOVES_BASE):
         raise InputError(

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from geonb.adapters.foreign import read_config
 from geonb.adapters.peft_files import CONFIG, WEIGHTS
 from geonb.adapters.serialise import safetensors_bytes
 from geonb.errors import InputError
@@ -35,7 +36,7 @@ def _write(source: Source, folder: Path, bits: int | None, progress: Callable[[s
         raise InputError(f"{path} cannot be read ({error}): copy or save the adapter again.") from None
     # written anew, so that the header is in one order and nothing but tensors and notes comes along
     (folder / WEIGHTS).write_bytes(safetensors_bytes(tensors, {"format": "pt", **header}))
-    config = json.loads((source.adapter / CONFIG).read_text(encoding="utf-8"))
+    config = read_config(source.adapter)
     notes = tuple(f"{key} was missing; PEFT takes {_PEFT_DEFAULT}, and now the file says so"
                   for key in ("r", "lora_alpha") if key not in config)  # fmt: skip
     explicit = {

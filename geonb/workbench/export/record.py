@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from geonb.geometry.measurement import Measurement
-from geonb.records import Record, table_html
+from geonb.records import Record, plain, table_html
 from geonb.workbench.export.gap import GAP, KL_MAX, KL_MEAN, SAME_TOKEN
 from geonb.workbench.export.target import SERVED
 
@@ -167,4 +167,4 @@ def megabytes(count: int) -> str:
 
 def _printable(lines: Iterable[str]) -> str:
     # names come from a stranger's files, and a terminal obeys control characters
-    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+    return "\n".join(map(plain, lines))
