@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from geonb.cli.output import answer
+from geonb.cli import options
+from geonb.cli.output import answer, prints
 from geonb.cli.progress import GeometryBar
+
+if TYPE_CHECKING:
+    import geonb.adapters.audit
 
 app = typer.Typer(help="Look at a saved adapter: its size, its rank, its place in the base.", no_args_is_help=True)
 
@@ -21,11 +25,13 @@ BASE = typer.Option(
     help="The base: a Hugging Face folder, a hub id, or `embedded`. Without it the config's own base is used where it "
     "is a folder here or `embedded`; nothing is downloaded.",
 )
-AS_JSON = typer.Option(False, "--json", help="Print one JSON document on stdout.")
 
 
 @app.command()
-def audit(adapter: str = ADAPTER, base: str | None = BASE, json: bool = AS_JSON) -> Any:
+@prints
+def audit(
+    adapter: str = ADAPTER, base: str | None = BASE, json: bool = options.AS_JSON
+) -> geonb.adapters.audit.AdapterAudit:
     """Measure every matrix's change against its base and against a random adapter of the same size.
 
     Reads any PEFT LoRA adapter: alpha / r or alpha / sqrt(r), ranks and alphas by pattern. The verdict is `inside`

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from geonb.cli import options
-from geonb.cli.adapter import ADAPTER, AS_JSON, BASE
-from geonb.cli.output import answer, note
+from geonb.cli.adapter import ADAPTER, BASE
+from geonb.cli.output import answer, note, prints
 from geonb.cli.progress import GeometryBar
+
+if TYPE_CHECKING:
+    import geonb.adapters.baseline
+    import geonb.adapters.lora_geometry
 
 TOP_K = typer.Option(64, "--top-k", help="How many of W's strongest input directions the amplification looks at.")
 SEED = typer.Option(0, "--seed", help="Of the random adapters.")
 
 
+@prints
 def analyze(
     adapter: str = ADAPTER,
     base: str | None = BASE,
@@ -36,8 +41,8 @@ def analyze(
         "amplification_peak, amplification_energy, amplification_argmax, projection_depth, subspace_overlap, "
         "subspace_rank, stable_rank (falling).",
     ),
-    json: bool = AS_JSON,
-) -> Any:
+    json: bool = options.AS_JSON,
+) -> geonb.adapters.lora_geometry.AdapterGeometry:
     """Where each matrix's change dW lies in the singular basis of its W, beside a random dW of equal rank and size.
 
     Weyl: the largest shift of a singular value over ||dW||_2; small means dW acts beside W's structure. Amplification:
@@ -62,6 +67,7 @@ def analyze(
     return answer(result, as_json=json)
 
 
+@prints
 def calibrate_baseline(
     model: str = options.MODEL,
     rank: int = typer.Option(..., "--rank", help="The rank of the adapters that shall be held against the baseline."),
@@ -72,8 +78,8 @@ def calibrate_baseline(
     top_k: int = TOP_K,
     seed: int = SEED,
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace the file in --output."),
-    json: bool = AS_JSON,
-) -> Any:
+    json: bool = options.AS_JSON,
+) -> geonb.adapters.baseline.Baseline:
     """Draw random adapters of one rank in every matrix of MODEL and keep what they do, so that it is drawn only once.
 
     Measured are amplification CV and peak, projection depth, and Weyl utilisation at several sizes ||dW||_F / ||W||_F, since

@@ -19,6 +19,8 @@ from geonb.cli import merge as merge_group
 from geonb.cli import model as model_group
 from geonb.cli import models as models_group
 from geonb.cli import plan as plan_group
+from geonb.cli import quantize as quantize_group
+from geonb.cli import schema as schema_group
 from geonb.cli import spectra as spectra_group
 from geonb.cli import stop as stop_group
 from geonb.cli import system as system_group
@@ -43,6 +45,7 @@ for name, command in (
     ("add", models_group.add),
     ("delete", models_group.delete),
     ("search", models_group.search),
+    ("quantize", quantize_group.quantize),
 ):
     model_group.app.command(name)(command)
 app.add_typer(data_group.app, name="data")
@@ -58,6 +61,7 @@ app.command(name="plan")(plan_group.plan)
 app.command(name="stop")(stop_group.stop)
 app.command(name="dashboard")(dashboard_group.dashboard)
 app.command(name="demo")(demo_group.demo)
+app.command(name="schema")(schema_group.schema)
 
 
 @app.callback(invoke_without_command=True)

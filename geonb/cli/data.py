@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from geonb.cli.output import answer
+from geonb.cli import options
+from geonb.cli.output import answer, prints
 from geonb.cli.progress import StageLine
+
+if TYPE_CHECKING:
+    import geonb.data.prepare
 
 app = typer.Typer(help="Make training data: JSONL of {text} or {messages}, checked and counted.", no_args_is_help=True)
 
@@ -28,6 +32,7 @@ ANSWER = typer.Option(None, "--answer-column", help="The column that holds its a
 
 
 @app.command()
+@prints
 def prepare(
     source: str = SOURCE,
     output: str | None = OUTPUT,
@@ -43,8 +48,8 @@ def prepare(
     ),
     show_dropped: bool = typer.Option(False, "--show-dropped", help="List what was left out, with line and reason."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace an output that exists."),
-    json: bool = typer.Option(False, "--json", help="Print one JSON document on stdout."),
-) -> Any:
+    json: bool = options.AS_JSON,
+) -> geonb.data.prepare.Prepared:
     """Write SOURCE as JSONL that `geonb plan` and `geonb train run` read, and say what was taken and what was not.
 
     Read as, first that fits: a conversation (messages, conversations, ...), a prompt with its answer (prompt and

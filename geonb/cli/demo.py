@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from geonb.cli import options
-from geonb.cli.output import answer, note
+from geonb.cli.output import answer, note, prints
 from geonb.cli.progress import StageLine, TrainingBar
 
+if TYPE_CHECKING:
+    import geonb.train.execute
 
+
+@prints
 def demo(
     output: str = typer.Option("geonb-demo", "--output", "-o", help="The folder of the demonstration's run."),
     data: str = typer.Option("embedded:kjv", "--data", "-d", help="embedded:kjv, embedded:chat, or a JSONL file."),
     max_steps: int = typer.Option(200, "--max-steps", help="The horizon; 200 steps take about two minutes."),
     overwrite: bool = typer.Option(True, "--overwrite/--keep", help="Replace an earlier demonstration."),
     json: bool = options.AS_JSON,
-) -> Any:
+) -> geonb.train.execute.Run:
     """See, derive, train, verify: the embedded model learns the King James Bible, and a report shows how."""
     from geonb.cli.train import stop_on_interrupt
     from geonb.plan.build import build_plan

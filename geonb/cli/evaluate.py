@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from geonb.cli import options
-from geonb.cli.output import answer, note
+from geonb.cli.output import answer, note, prints
 from geonb.cli.progress import StageLine
 from geonb.errors import InputError
+
+if TYPE_CHECKING:
+    import geonb.train.compare
+    import geonb.workbench.compare_adapters
+    import geonb.workbench.evaluate
 
 ADAPTER = typer.Option(..., "--adapter", "-a", help="A PEFT LoRA folder, or a run of `train run`.")
 PROMPTS = typer.Option(
@@ -36,6 +41,7 @@ OUTPUT = typer.Option(None, "--output", "-o", metavar="FILE.json", help="Keep th
 OVERWRITE = typer.Option(False, "--overwrite", help="Replace the file in --output.")
 
 
+@prints
 def evaluate(
     model: str = options.MODEL,
     adapter: str = ADAPTER,
@@ -49,7 +55,7 @@ def evaluate(
     overwrite: bool = OVERWRITE,
     device: str = options.DEVICE,
     json: bool = options.AS_JSON,
-) -> Any:
+) -> geonb.workbench.evaluate.AdapterEvaluation:
     """Hold an adapter against its base on exactly one of --prompts, --data and --benchmark.
 
     The base is loaded once and the adapter switched on and off; everything is paired example by example. The outcome is
@@ -75,6 +81,7 @@ def evaluate(
     return _kept(found, output, json)
 
 
+@prints
 def compare(
     runs: list[str] | None = typer.Argument(None, metavar="[RUN RUN...]", help="Two or more folders of runs."),
     model: str | None = typer.Option(None, "--model", "-m", help="The base: a folder, a hub id, or `embedded`."),
@@ -92,7 +99,7 @@ def compare(
     overwrite: bool = OVERWRITE,
     device: str = options.DEVICE,
     json: bool = options.AS_JSON,
-) -> Any:
+) -> geonb.train.compare.RunsCompared | geonb.workbench.compare_adapters.AdaptersCompared:
     """Hold runs, adapters or saved evaluations against each other, with paired intervals where the examples are the same.
 
     Runs: their folders, one after another. Adapters of one base, loaded once: -m, --adapter-a, --adapter-b and a source

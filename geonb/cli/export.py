@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from geonb.cli.output import answer
+from geonb.cli import options
+from geonb.cli.output import answer, prints
 from geonb.cli.progress import StageLine
+
+if TYPE_CHECKING:
+    import geonb.workbench.export.record
 
 MODEL = typer.Option(..., "--model", "-m", help="The base: a Hugging Face folder, a hub id, or `embedded`.")
 ADAPTER = typer.Option(..., "--adapter", "-a", help="A PEFT LoRA folder, or the folder of a run.")
@@ -42,9 +46,9 @@ DTYPE = typer.Option(
     help="float32, float16 or bfloat16. Without it every tensor keeps the dtype that it has in the base.",
 )
 OVERWRITE = typer.Option(False, "--overwrite", help="Replace an earlier export in --output (nothing else is replaced).")
-AS_JSON = typer.Option(False, "--json", help="Print one JSON document on stdout.")
 
 
+@prints
 def export(
     model: str = MODEL,
     adapter: str = ADAPTER,
@@ -54,8 +58,8 @@ def export(
     probes: str | None = PROBES,
     tolerance: float | None = TOLERANCE,
     overwrite: bool = OVERWRITE,
-    json: bool = AS_JSON,
-) -> Any:
+    json: bool = options.AS_JSON,
+) -> geonb.workbench.export.record.Export:
     """Write an adapter as TARGET, read it back in the target's own loader, and compare it with base + adapter.
 
     Reports the largest logit gap, KL(base + adapter || export) and the size. An export beyond its tolerance is not
@@ -78,6 +82,7 @@ def export(
     return answer(record, as_json=json)
 
 
+@prints
 def merge(
     model: str = MODEL,
     adapter: str = ADAPTER,
@@ -86,8 +91,8 @@ def merge(
     probes: str | None = PROBES,
     tolerance: float | None = TOLERANCE,
     overwrite: bool = OVERWRITE,
-    json: bool = AS_JSON,
-) -> Any:
+    json: bool = options.AS_JSON,
+) -> geonb.workbench.export.record.Export:
     """Add an adapter to its base's weights: W + scale B A in float64, rounded once to the base's dtype.
 
     The folder is a complete model (config, tokenizer, generation config, weights), loaded again and compared with base

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from geonb.cli import options
-from geonb.cli.output import answer, is_quiet
+from geonb.cli.output import answer, is_quiet, prints
 from geonb.errors import InputError
+
+if TYPE_CHECKING:
+    import geonb.workbench.inference
 
 app = typer.Typer(
     help="Let a model write: greedily, base and adapter with one load, one prompt or a file of them.\n\n"
@@ -35,6 +38,7 @@ SCAN = typer.Option(
 
 
 @app.command()
+@prints
 def run(
     model: str = options.MODEL,
     adapter: str | None = ADAPTER,
@@ -46,7 +50,7 @@ def run(
     scan: bool = SCAN,
     device: str = options.DEVICE,
     json: bool = options.AS_JSON,
-) -> Any:
+) -> geonb.workbench.inference.Inference:
     """Continue one prompt, token by token as it comes: first the base, then the adapter.
 
     Greedy: every token is the likeliest one. A temperature is not offered, because a text drawn by lot says nothing of
@@ -71,6 +75,7 @@ def run(
 
 
 @app.command()
+@prints
 def suite(
     file: str = typer.Argument(
         ...,
@@ -87,7 +92,7 @@ def suite(
     scan: bool = SCAN,
     device: str = options.DEVICE,
     json: bool = options.AS_JSON,
-) -> Any:
+) -> geonb.workbench.inference.Suite:
     """Continue every prompt of FILE with the base and the adapter, and count what can be told from noise.
 
     Rates with Wilson's interval: texts that ended by themselves, that loop (more than a third of the 4-grams repeat), that

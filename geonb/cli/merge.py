@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from geonb.cli import options
-from geonb.cli.output import answer
+from geonb.cli.output import answer, prints
 from geonb.cli.progress import StageLine
+
+if TYPE_CHECKING:
+    import geonb.merge.report
 
 app = typer.Typer(
     help="Put a donor's weight change into a target of the same shape, off the directions that the target uses.",
@@ -62,6 +65,7 @@ OVERWRITE = typer.Option(False, "--overwrite", help="Replace a merge that is the
 
 
 @app.command()
+@prints
 def run(
     target: str = TARGET,
     source: str = DONOR,
@@ -78,7 +82,7 @@ def run(
     overwrite: bool = OVERWRITE,
     device: str = options.DEVICE,
     json: bool = options.AS_JSON,
-) -> Any:
+) -> geonb.merge.report.MergeRun:
     """Write TARGET + scale (DONOR - base) P, P off the inputs that TARGET's maps see on the probes, and measure it.
 
     Only linear maps inside blocks change; embeddings, norms and head stay the target's. Told are: what share of the change
@@ -112,6 +116,7 @@ def run(
 
 
 @app.command()
+@prints
 def batch(
     target: str = TARGET,
     source: list[str] = DONORS,
@@ -127,7 +132,7 @@ def batch(
     overwrite: bool = OVERWRITE,
     device: str = options.DEVICE,
     json: bool = options.AS_JSON,
-) -> Any:
+) -> geonb.merge.report.MergeBatch:
     """Merge several donors one after another: step k adds scale (donor_k - TARGET) P_k to the model of step k-1.
 
     P_k is off the inputs of the model as merged so far; the change is taken against TARGET itself, since donor_k less the

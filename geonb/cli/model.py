@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from geonb.cli.output import answer
+from geonb.cli import options
+from geonb.cli.output import answer, prints
 from geonb.cli.progress import GeometryBar
+
+if TYPE_CHECKING:
+    import geonb.models.capacity
+    import geonb.models.info
 
 app = typer.Typer(help="Look at a checkpoint: its matrices, roles and capacity.", no_args_is_help=True)
 
-MODEL = typer.Argument(..., metavar="MODEL", help="A Hugging Face folder, a hub id, or `embedded`.")
-AS_JSON = typer.Option(False, "--json", help="Print one JSON document on stdout.")
-
 
 @app.command()
-def info(model: str = MODEL, json: bool = AS_JSON) -> Any:
+@prints
+def info(model: str = options.MODEL_ARGUMENT, json: bool = options.AS_JSON) -> geonb.models.info.ModelInfo:
     """Architecture, matrices by role, shapes, dtypes and ties, read from the headers alone."""
     from geonb.models.info import model_info
 
@@ -24,13 +27,14 @@ def info(model: str = MODEL, json: bool = AS_JSON) -> Any:
 
 
 @app.command()
+@prints
 def capacity(
-    model: str = MODEL,
+    model: str = options.MODEL_ARGUMENT,
     sort_by: str = typer.Option(
         "layer", "--sort-by", help="recommended-rank, sigma-k, budget, parameters, name or layer."
     ),
-    json: bool = AS_JSON,
-) -> Any:
+    json: bool = options.AS_JSON,
+) -> geonb.models.capacity.ModelCapacity:
     """Every matrix with its spectrum's scalars and the rank that its tail recommends."""
     from geonb.models.capacity import model_capacity
 

@@ -1,9 +1,10 @@
-"""The options that several commands share, written once: `plan`, `train run` and `demo` mean the same by each."""
+"""The options that several commands share, written once, so that they mean the same by each."""
 
 from __future__ import annotations
 
 import typer
 
+MODEL_ARGUMENT = typer.Argument(..., metavar="MODEL", help="A Hugging Face folder, a hub id, or `embedded`.")
 MODEL = typer.Option(..., "--model", "-m", help="A Hugging Face folder, a hub id, or `embedded`.")
 DATA = typer.Option(..., "--data", "-d", help="JSONL of {text} or {messages}, or `embedded:kjv`, `embedded:chat`.")
 OUTPUT = typer.Option(None, "--output", "-o", help="The run's folder; default runs/MODEL-DATA-SEED.")
@@ -28,4 +29,4 @@ TOPO_MONITOR = typer.Option(False, "--topo-monitor/--no-topo-monitor", help="Wat
 DIM_MONITOR = typer.Option(False, "--dim-monitor/--no-dim-monitor", help="Watch their intrinsic dimension.")
 BENCHMARK = typer.Option(None, "--benchmark", help="Task suite before and after (needs the `eval` extra).")
 DEVICE = typer.Option("auto", help="auto, cpu, cuda or mps.")
-AS_JSON = typer.Option(False, "--json", help="Print exactly one JSON document on stdout.")
+AS_JSON = typer.Option(False, "--json", help="Print one JSON document; its schema: `geonb schema GROUP COMMAND`.")

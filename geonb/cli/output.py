@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextvars
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from geonb.records import Record, plain
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+PRINTED = "__printed__"  # attribute of a command: its return annotation, as text
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 # inside a notebook the magic shows the returned record itself, so a command must not print it too
 _quiet: contextvars.ContextVar[bool] = contextvars.ContextVar("quiet", default=False)
@@ -30,7 +34,18 @@ def is_quiet() -> bool:
     return _quiet.get()
 
 
-def answer(record: Record, *, as_json: bool = False, text: str | None = None) -> Record:
+def prints(command: Command) -> Command:
+    """Keep what a command says that it returns, for `geonb schema`, and keep it from typer.
+
+    typer evaluates every annotation whenever the program starts; the modules of the records import torch, so a command
+    imports them for type checking alone and names its records by their whole path.
+    """
+    setattr(command, PRINTED, command.__annotations__["return"])
+    command.__annotations__["return"] = Any
+    return command
+
+
+def answer(record: AnyRecord, *, as_json: bool = False, text: str | None = None) -> AnyRecord:
     """Print `record` (unless a notebook will show it) and hand it on."""
     if not _quiet.get():
         if as_json:

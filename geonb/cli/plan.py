@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from geonb.cli import options
-from geonb.cli.output import answer
+from geonb.cli.output import answer, prints
 from geonb.cli.progress import StageLine
 
+if TYPE_CHECKING:
+    import geonb.plan.plan
 
+
+@prints
 def plan(
     model: str = options.MODEL,
     data: str = options.DATA,
@@ -33,7 +37,7 @@ def plan(
     benchmark: str | None = options.BENCHMARK,
     device: str = options.DEVICE,
     json: bool = options.AS_JSON,
-) -> Any:
+) -> geonb.plan.plan.Plan:
     """Derive the whole training plan of MODEL on DATA and say why each number is what it is."""
     from geonb.plan.build import build_plan
 

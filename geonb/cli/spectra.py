@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from geonb.cli import live
-from geonb.cli.output import answer
+from geonb.cli import live, options
+from geonb.cli.output import answer, prints
 from geonb.cli.progress import GeometryBar
 from geonb.errors import InputError
 
+if TYPE_CHECKING:
+    import geonb.models.spectra
 
+
+@prints
 def spectra(
-    model: str = typer.Argument(..., metavar="MODEL", help="A Hugging Face folder, a hub id, or `embedded`."),
+    model: str = options.MODEL_ARGUMENT,
     picture: str | None = typer.Option(None, "--picture", help="Write the map and one spectrum to this SVG file."),
-    json: bool = typer.Option(False, "--json", help="Print one JSON document on stdout."),
-) -> Any:
+    json: bool = options.AS_JSON,
+) -> geonb.models.spectra.ModelSpectra:
     """Measure every matrix of MODEL: sigma_max, sigma_k, k, tail. In a notebook the map fills in as it goes.
 
     A matrix that was measured before comes from the cache, so the second look is fast.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import typer
 
-from geonb.cli.output import answer
+from geonb.cli import options
+from geonb.cli.output import answer, prints
 from geonb.errors import InputError
 from geonb.records import Record
 
@@ -26,12 +26,13 @@ class StopRequest(Record):
         )
 
 
+@prints
 def stop(
     run: str | None = typer.Argument(
         None, metavar="[RUN]", help="The folder of a run; in a notebook the one in training."
     ),
-    json: bool = typer.Option(False, "--json", help="Print one JSON document on stdout."),
-) -> Any:
+    json: bool = options.AS_JSON,
+) -> StopRequest:
     """Ask RUN to stop at its next step: it saves a checkpoint and the best adapter, and can be resumed."""
     from geonb.cli.live import running_jobs
     from geonb.train.run_folder import RunFolder

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from geonb.cli.output import answer
+from geonb.cli import options
+from geonb.cli.output import answer, prints
 from geonb.cli.progress import StageLine
 from geonb.errors import InputError
+
+if TYPE_CHECKING:
+    import geonb.backends.status
+    import geonb.workbench.system
 
 app = typer.Typer(
     help="This machine: libraries and devices, a real check, the cache, a benchmark.", no_args_is_help=True
 )
 
-AS_JSON = typer.Option(False, "--json", help="Print one JSON document on stdout.")
-
 
 @app.command()
-def status(json: bool = AS_JSON) -> Any:
+@prints
+def status(json: bool = options.AS_JSON) -> geonb.backends.status.MachineStatus:
     """Versions, backends with their devices (or why not), processors, memory, free disk space at the cache."""
     from geonb.backends.status import machine_status
     from geonb.models.cache import cache_folder
@@ -28,10 +32,11 @@ def status(json: bool = AS_JSON) -> Any:
 
 
 @app.command()
+@prints
 def probe(
     what: str = typer.Argument("backends", metavar="[backends|memory]", help="backends (default) or memory."),
-    json: bool = AS_JSON,
-) -> Any:
+    json: bool = options.AS_JSON,
+) -> geonb.backends.status.BackendProbe | geonb.backends.status.MemoryProbe:
     """Really do it: decompose a matrix with every backend and report the error, or write and copy 256 MiB.
 
     Exit code 1 when a backend that is installed computes wrongly or not at all.
@@ -44,11 +49,12 @@ def probe(
 
 
 @app.command()
+@prints
 def cache(
     clear: bool = typer.Option(False, "--clear", help="Delete what can be computed again: singular values, digests."),
     yes: bool = typer.Option(False, "--yes", help="Do not ask."),
-    json: bool = AS_JSON,
-) -> Any:
+    json: bool = options.AS_JSON,
+) -> geonb.workbench.system.CacheStatus:
     """Where geonb's cache lies ($GEONB_CACHE), its entries by kind and their size.
 
     --clear deletes only files that geonb named; model names and the data of notebook cells stay, links are not followed.
@@ -65,12 +71,13 @@ def cache(
 
 
 @app.command()
+@prints
 def benchmark(
     backend: str = typer.Option("torch", "--backend", help="numpy, torch, jax or mlx."),
     repeats: int = typer.Option(7, "--repeats", help="Paired runs of each tier at each shape, at least 3."),
     seed: int = typer.Option(0, "--seed", help="Of the random matrices."),
-    json: bool = AS_JSON,
-) -> Any:
+    json: bool = options.AS_JSON,
+) -> geonb.workbench.system.Benchmark:
     """Time the tiers of singular values at a few shapes: medians of paired runs, with the error of each. A few seconds."""
     from geonb.workbench.system import benchmark as timed
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -15,9 +15,15 @@ from geonb.cli import evaluate as evaluation
 from geonb.cli import export as export_group
 from geonb.cli import live, options
 from geonb.cli import validate as validation
-from geonb.cli.output import answer, note
+from geonb.cli.output import answer, note, prints
 from geonb.cli.progress import StageLine, TrainingBar
 from geonb.errors import InputError
+
+if TYPE_CHECKING:
+    import geonb.cli.live
+    import geonb.plan.plan
+    import geonb.train.execute
+    import geonb.train.status
 
 app = typer.Typer(
     help="Train with a derived plan, look at runs, hold adapters against their base, ship them.", no_args_is_help=True
@@ -46,6 +52,7 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
 
 
 @app.command()
+@prints
 def run(
     model: str | None = typer.Option(None, "--model", "-m", help="A Hugging Face folder, a hub id, or `embedded`."),
     data: str | None = typer.Option(None, "--data", "-d", help="JSONL of {text} or {messages}, or `embedded:kjv`."),
@@ -75,7 +82,7 @@ def run(
     resume: bool = typer.Option(False, "--resume", help="Go on with the run in --output from its last checkpoint."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace the run in --output."),
     json: bool = options.AS_JSON,
-) -> Any:
+) -> geonb.train.execute.Run | geonb.plan.plan.Plan | geonb.cli.live.TrainingJob:
     """Derive a plan for MODEL on DATA, train with nothing to tune, verify, and leave a PEFT adapter."""
     from geonb.train.execute import run_training
     from geonb.train.run_folder import RunFolder, refuse_existing
@@ -174,11 +181,12 @@ def _reported(result: Any) -> Any:
 
 
 @app.command()
+@prints
 def status(
     folder: str = typer.Argument(..., metavar="RUN", help="The folder of a run, live or dead."),
     watch: bool = typer.Option(False, "--watch", help="Look again every two seconds until the run ends."),
     json: bool = options.AS_JSON,
-) -> Any:
+) -> geonb.train.status.RunStatus:
     """Where a run stands: step, loss, what binds, how long is left, and the verdict."""
     from geonb.train.status import run_status
 

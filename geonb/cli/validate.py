@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from geonb.cli import options
-from geonb.cli.output import answer, note
+from geonb.cli.output import answer, note, prints
 from geonb.cli.progress import StageLine
 
+if TYPE_CHECKING:
+    import geonb.workbench.validate
 
+
+@prints
 def validate_derived(
     model: str = options.MODEL,
     data: str = options.DATA,
@@ -26,7 +30,7 @@ def validate_derived(
     report_path: str | None = typer.Option(None, "--report-path", metavar="FILE.json", help="Write the result there."),
     device: str = options.DEVICE,
     json: bool = options.AS_JSON,
-) -> Any:
+) -> geonb.workbench.validate.Validation:
     """Train the derived plan under several seeds and hunt for counterexamples, each failure by its name.
 
     The controller is that of `train run`. Exit 1 where one is found: the task did not improve, a bound or the interlacing

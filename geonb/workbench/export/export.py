@@ -202,6 +202,18 @@ def _read_back(source: Source, target: Target, folder: Path) -> dict[str, Measur
     return found[STORED] | served
 
 
+def allowed_gaps(checkpoint: Checkpoint, precision: str, tolerance: float | None = None) -> dict[str, float]:
+    """The largest gap and the mean KL that a form of `precision` may show; `tolerance` takes the gap's place.
+
+    Where a rounded router chooses another expert, a token's logits jump by more than any rounding: of a mixture nine
+    tokens of ten are judged, and the mean KL by the same room for jumps whatever the dtype.
+    """
+    gap, divergence = TOLERANCES[precision]
+    mixture = precision not in _EXACT and any(ref.role == "router" for ref in checkpoint.refs)
+    name, divergence = (TYPICAL, max(divergence, _JUMPS)) if mixture else (GAP, divergence)
+    return {name: gap if tolerance is None else tolerance, KL_MEAN: divergence}
+
+
 def _judge(
     source: Source,
     target: Target,
@@ -214,12 +226,7 @@ def _judge(
 ) -> Export:
     checkpoint = source.checkpoint
     precision = target.precision(checkpoint, bits)
-    gap_allowed, kl_allowed = TOLERANCES[precision]
-    # where a rounded router chooses another expert, a token's logits jump by more than any rounding: of a mixture nine
-    # tokens of ten are judged, and the mean KL by the same room for jumps whatever the dtype
-    mixture = precision not in _EXACT and any(ref.role == "router" for ref in checkpoint.refs)
-    gap_name, kl_allowed = (TYPICAL, max(kl_allowed, _JUMPS)) if mixture else (GAP, kl_allowed)
-    allowed = {gap_name: gap_allowed if tolerance is None else tolerance, KL_MEAN: kl_allowed}
+    allowed = allowed_gaps(checkpoint, precision, tolerance)
     # nan compares false with everything: it must count as beyond
     beyond = [name for name, most in allowed.items() if not gaps[name].value <= most]
     told = ", ".join(f"{name} {gaps[name].value:.3g} (allowed {most:.3g})" for name, most in allowed.items())

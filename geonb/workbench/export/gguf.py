@@ -71,7 +71,7 @@ def _write(source: Source, folder: Path, bits: int | None, progress: Callable[[s
     names, shapes = _names(weights, checkpoint), weights.shapes
     with quiet():
         writer = GGUFWriter(str(folder / FILE), "llama")
-        _write_config(writer, checkpoint)
+        _write_config(writer, checkpoint, "with adapter" if source.changes else f"in {bits or 16} bits")
         files = {"F16": "MOSTLY_F16", "F32": "ALL_F32", "Q8_0": "MOSTLY_Q8_0", "Q4_0": "MOSTLY_Q4_0"}
         writer.add_file_type(LlamaFileType[files[kind]])
         if kind.startswith("Q"):
@@ -142,13 +142,13 @@ def _values(weights: MergedWeights, checkpoint: Checkpoint, stored: str, kind: A
     return np.ascontiguousarray(values)
 
 
-def _write_config(writer: Any, checkpoint: Checkpoint) -> None:
+def _write_config(writer: Any, checkpoint: Checkpoint, what: str) -> None:
     config = checkpoint.config
     heads, width = int(config["num_attention_heads"]), int(config["hidden_size"])
     size = int(config.get("head_dim") or width // heads)
     rope = config.get("rope_parameters") or {}
     # transformers takes a file whose name is exactly "mistral" for another architecture
-    writer.add_name(f"{checkpoint.name} with adapter")
+    writer.add_name(f"{checkpoint.name} {what}")
     writer.add_vocab_size(int(config["vocab_size"]))
     writer.add_context_length(int(checkpoint.context_length or 2048))
     writer.add_embedding_length(width)
