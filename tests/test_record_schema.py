@@ -61,6 +61,8 @@ def validator(*records):
 
 texts = st.text(max_size=4)
 floats = st.floats() | st.integers(-5, 5)
+# a record counts in 64 bits
+whole = st.integers(1 - 2**64, 2**64 - 1)
 leaves = st.builds(Leaf, name=texts, value=floats, note=st.none() | texts)
 free = st.recursive(
     st.none() | st.booleans() | st.integers() | texts | floats, lambda inner: st.lists(inner, max_size=2)
@@ -72,8 +74,8 @@ def branches(inner):
         Branch,
         leaf=leaves,
         leaves=st.lists(leaves, max_size=2).map(tuple),
-        pair=st.tuples(st.integers(), floats),
-        grid=st.lists(st.lists(st.integers(), max_size=2).map(tuple), max_size=2).map(tuple),
+        pair=st.tuples(whole, floats),
+        grid=st.lists(st.lists(whole, max_size=2).map(tuple), max_size=2).map(tuple),
         texts=st.lists(texts, max_size=2),
         table=st.dictionaries(texts, st.none() | leaves, max_size=2),
         array=st.lists(st.floats(), max_size=3).map(np.array),

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from geonb.adapters import bounded, peft_files
 from geonb.adapters.bounded import BoundedAdapter
 from geonb.adapters.factors import Factors
 from geonb.errors import InputError
+from geonb.records import parse_json
 
 _NAME = re.compile(r"(?P<module>.+)\.(?P<leaf>\w+)\[(?P<expert>\d+)\]")
 _HEADER = "expert_parameters"
@@ -220,12 +222,30 @@ def _expert_tensors(
 
 
 def load_factors(folder: str | Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """Read back what `save_adapter` wrote, experts included: name -> (B, A), float32."""
+    """Read back what `save_adapter` wrote, experts included: name -> (B, A), float32.
+
+    Raises `InputError` where the folder has no readable adapter, or where its header says of the experts what is no JSON
+    or does not fit the tensors.
+    """
     from safetensors import safe_open
 
     pairs = peft_files.load_factors(folder)
-    with safe_open(Path(folder) / peft_files.WEIGHTS, "pt") as file:
-        layout = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
+    path = Path(folder) / peft_files.WEIGHTS
+    with safe_open(path, "pt") as file:
+        text = (file.metadata() or {}).get(_HEADER, "{}")
+    try:
+        layout = parse_json(text, "the layout")
+    except InputError:
+        raise InputError(f"{path} says of its experts what is no JSON: save the adapter again.") from None
+    try:
+        return _take_apart(pairs, layout)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        # a stranger's header: another kind of value, another tensor, or a count that its numbers do not fill
+        raise InputError(f"{path} says of its experts what does not fit its tensors: save the adapter again.") from None
+
+
+def _take_apart(pairs: dict[str, tuple[Tensor, Tensor]], layout: Any) -> dict[str, tuple[Tensor, Tensor]]:
+    """The pairs with those of whole parameters replaced by one for each expert, without the zeros."""
     for key, entry in layout.items():
         left, right = pairs.pop(key.removeprefix("base_model.model.").removesuffix("."))
         count = entry["experts"]
@@ -235,6 +255,8 @@ def load_factors(folder: str | Path) -> dict[str, tuple[Tensor, Tensor]]:
             left, right = right.mT, left.mT
         for expert, rank in entry["ranks"].items():
             index = int(expert)
+            if not (0 <= index < count and 0 < rank <= right.shape[1]):
+                raise ValueError
             pairs[f"{entry['parameter']}[{expert}]"] = (
                 left[index, :, :rank].contiguous(),
                 right[index, :rank].contiguous(),

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geonb.adapters.patterns import why_unsafe
+from geonb.adapters.patterns import compiled, steps, why_unsafe
 from geonb.adapters.peft_files import CONFIG, WEIGHTS
 from geonb.errors import InputError
 from geonb.models.checkpoint import Checkpoint
 from geonb.models.matrix_ref import MatrixRef
-from geonb.records import Record
+from geonb.records import Record, is_file, is_folder
 
 _FACTOR = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.[^.]+)?\.weight")
 _PEFT_DEFAULT = 8  # LoraConfig's own r and lora_alpha where the file leaves them out
+_MOST_STEPS = 4e9  # of matching all expressions with all paths: ten seconds, where a stranger chose both for the worst
 _MOVES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _OTHERS = {  # what a key contains -> what is said of all such keys
     "lora_embedding_": "the factors of an embedding are not measured",
@@ -27,6 +28,7 @@ _OTHERS = {  # what a key contains -> what is said of all such keys
     "": "is stored whole beside the adapter (modules_to_save or a bias?) and is not measured",
 }
 Found = dict[tuple[str, str], list[str]]  # (kind, because) -> subjects: what a thousand tensors share is one finding
+Expressions = list[tuple[re.Pattern[str], Any]]  # with the value that each stands for
 Pairs = dict[str, tuple[Any, Any, float]]  # name -> B, A as tensors, scale
 
 
@@ -41,15 +43,15 @@ class Finding(Record):
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The config of an adapter's folder; raises `InputError` for a pickle, a missing file, or another kind of adapter."""
-    if (folder.suffix == ".bin" and folder.is_file()) or (
-        not (folder / WEIGHTS).is_file() and any(folder.glob("adapter_model*.bin"))
+    if (folder.suffix == ".bin" and is_file(folder)) or (
+        is_folder(folder) and not (folder / WEIGHTS).is_file() and any(folder.glob("adapter_model*.bin"))
     ):
         raise InputError(
             f"{folder} gives the adapter as a .bin file, a pickle, which may run code when it is read; allowed is "
             f"{WEIGHTS}, never pickle: save the adapter again with safe_serialization=True."
         )
     for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
+        if not is_file(folder / name):
             raise InputError(f"{folder} holds no {name}: give the folder of a PEFT LoRA adapter.")
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -87,6 +89,7 @@ def read_pairs(folder: Path, config: Mapping[str, Any], found: Found) -> tuple[P
     if not paths:
         add_finding(found, "problem", "no key ends in lora_A.weight or lora_B.weight", WEIGHTS)
     parameters = [str(name).rpartition(".")[0] for name in field_of(config, "target_parameters", list)]
+    ranks, alphas = (_expressions(config, field, paths, found) for field in ("rank_pattern", "alpha_pattern"))
     pairs: Pairs = {}
     for path, sides in paths.items():
         # PEFT nests one wrapper for each parameter of a module
@@ -104,23 +107,34 @@ def read_pairs(folder: Path, config: Mapping[str, Any], found: Found) -> tuple[P
             because = f"lora_B is {tuple(left.shape)} and lora_A {tuple(right.shape)}: allowed is one rank from 1 up"
             add_finding(found, "problem", because, path)
         else:
-            pairs[path] = left, right, scale_of(config, path, len(right), found)
+            pairs[path] = left, right, _scale(config, path, len(right), ranks, alphas, found)
     return pairs, sum(tensor.numel() for tensor in tensors.values())
 
 
-def scale_of(config: Mapping[str, Any], path: str, rows: int, found: Found) -> float:
+def _expressions(config: Mapping[str, Any], field: str, paths: Collection[str], found: Found) -> Expressions:
+    """The expressions of rank_pattern or alpha_pattern as PEFT matches them; what could take for ever is a finding."""
+    usable, together, longest = [], 0.0, max(map(len, paths), default=0)
+    for pattern, own in field_of(config, field, dict).items():
+        reason = why_unsafe(pattern, field)
+        if reason is None:
+            together += steps(pattern, field, names=len(paths), length=longest)
+            reason = "with the others it can take too long" if together > _MOST_STEPS else None
+        if reason is None:
+            usable.append((compiled(pattern, field), own))
+        else:
+            said = f"the pattern {pattern[:60]!r} is not matched: {reason}; PEFT may stop at it, or never come back"
+            add_finding(found, "problem", said, CONFIG)
+    return usable
+
+
+def _scale(
+    config: Mapping[str, Any], path: str, rows: int, ranks: Expressions, alphas: Expressions, found: Found
+) -> float:
     """alpha / r or alpha / sqrt(r) as PEFT finds them: by the first pattern that the path ends in, else in common."""
     values = []
-    for key, patterns in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")):
-        value = config.get(key, _PEFT_DEFAULT)
-        for pattern, own in reversed(field_of(config, patterns, dict).items()):
-            reason = why_unsafe(pattern)
-            if reason is None:
-                value = own if re.match(rf"(.*\.)?({pattern})$", path) else value
-            else:
-                said = f"the pattern {pattern[:60]!r} is not matched: {reason}; PEFT may stop at it, or never come back"
-                add_finding(found, "problem", said, CONFIG)
-        values.append(number(value))
+    for key, expressions in (("r", ranks), ("lora_alpha", alphas)):
+        own = next((own for expression, own in expressions if expression.match(path)), config.get(key, _PEFT_DEFAULT))
+        values.append(number(own))
     rank, alpha = values
     if rank is None or alpha is None or rank < 1:
         add_finding(found, "problem", "r or alpha is no usable number; the scale here is a guess", path)

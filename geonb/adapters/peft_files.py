@@ -17,7 +17,7 @@ from torch import Tensor
 from geonb._version import __version__
 from geonb.adapters.serialise import safetensors_bytes
 from geonb.errors import InputError
-from geonb.records import atomic_write
+from geonb.records import atomic_write, is_file
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -97,16 +97,19 @@ def save_adapter(
 
 
 def load_factors(folder: str | Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """Read back what `save_adapter` wrote: module path -> (B, A), float32."""
+    """Read back what `save_adapter` wrote: module path -> (B, A), float32.
+
+    Raises `InputError` where the folder has no readable safetensors adapter, or where a factor is there without the other.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = Path(folder) / WEIGHTS
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{folder} holds no {WEIGHTS}: give the folder of a PEFT adapter.")
     try:
         tensors = load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path} is not a readable safetensors file ({error}): copy or save the adapter again."
         ) from None
@@ -114,7 +117,10 @@ def load_factors(folder: str | Path) -> dict[str, tuple[Tensor, Tensor]]:
     for key in sorted(tensors):
         if key.endswith(".lora_A.weight"):
             name = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-            pairs[name] = (tensors[key.replace(".lora_A.", ".lora_B.")], tensors[key])
+            other = tensors.get(key.removesuffix(".lora_A.weight") + ".lora_B.weight")
+            if other is None:
+                raise InputError(f"{path} holds lora_A of {name[:200]!r} and no lora_B: save the adapter again.")
+            pairs[name] = (other, tensors[key])
     return pairs
 
 

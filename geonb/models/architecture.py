@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from geonb.errors import InputError
 from geonb.models.headers import FLOATS, TensorHeader
 from geonb.models.matrix_ref import MatrixRef
 from geonb.models.roles import layer_of, role_of
+from geonb.records import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,29 @@ class Architecture:
 
 
 _CAUSAL = re.compile(r"(ForCausalLM|LMHeadModel)$")
+
+
+# what a config counts and a model builds one by one; "max_window_layers" and "num_experts_per_tok" are no such counts
+_COUNT = re.compile(r"(?!max_).*(^|_)(layers?|blocks|depth|experts)$")
+_ANY_COUNT = 256  # so many are built within a second, and weights may be shared between them
+
+
+def refuse_unheld_layers(folder: Path, config: Any, headers: Mapping[str, TensorHeader]) -> None:
+    """Raise `InputError` where a config declares far more layers or experts than its weights hold: building takes hours."""
+    numbers = {part for name in headers for part in name.split(".") if part.isdecimal()}
+    experts = max((header.shape[0] for header in headers.values() if len(header.shape) == 3), default=0)
+    held = max(len(numbers), experts)
+    waiting = [config]
+    while waiting:
+        for key, value in waiting.pop().items():
+            if isinstance(value, dict):
+                waiting.append(value)
+            elif isinstance(value, int) and value > max(held, _ANY_COUNT) and _COUNT.fullmatch(key):
+                kind = "experts" if key.endswith("experts") else "layers"
+                raise InputError(
+                    f"{folder / 'config.json'} declares {value:,} {kind} ({plain(key)[:60]}) and the weights hold {held:,}: "
+                    "copy or download it again."
+                )
 
 
 def build_architecture(folder: Path, config: dict) -> Architecture:
@@ -102,10 +127,12 @@ def _from_modules(model, headers: dict[str, TensorHeader]):
             if header is None and module is output:
                 header = _renamed_head(weight, headers, own, prefix)
             if header is not None:
+                _refuse_shape(header, header.dtype in FLOATS and len(header.shape) != 2, "two dimensions")
                 yield _module_ref(path, module, header, modules, output)
         elif isinstance(module, nn.Conv1d):
             header = _stored(f"{path}.weight", headers, prefix)
             if header is not None:
+                _refuse_shape(header, len(header.shape) < 2, "two dimensions or more")
                 yield _kernel_ref(path, module, header, modules)
         yield from _expert_refs(path, module, headers, prefix, modules)
 
@@ -209,7 +236,10 @@ def _expert_refs(path: str, module, headers: dict[str, TensorHeader], prefix: st
         if parameter.ndim != 3 or type(module).__name__.lower().find("expert") < 0:
             continue
         whole = _stored(f"{path}.{leaf}", headers, prefix)
-        for expert in range(parameter.shape[0]):
+        if whole is not None:
+            _refuse_shape(whole, whole.shape[:1] != parameter.shape[:1], f"one of {parameter.shape[0]} experts")
+        # experts that are stored apart are at most as many as there are tensors
+        for expert in range(parameter.shape[0] if whole is not None else min(parameter.shape[0], len(headers))):
             if whole is not None:
                 parts, dtype, index = (whole.name,), whole.dtype, expert
             else:
@@ -249,6 +279,14 @@ def _apart(path: str, leaf: str, expert: int, headers: dict[str, TensorHeader]) 
         if len(found) == len(names):
             return found
     return None
+
+
+def _refuse_shape(header: TensorHeader, wrong: bool, allowed: str) -> None:
+    if wrong or 0 in header.shape:
+        raise InputError(
+            f"{header.file} stores the tensor {plain(header.name)[:100]} with the shape {list(header.shape)}; allowed "
+            f"is {allowed}, none of them empty: save the model again."
+        )
 
 
 def _quantised(header: TensorHeader) -> str:

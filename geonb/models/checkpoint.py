@@ -10,7 +10,7 @@ from typing import Any
 
 from geonb.errors import InputError
 from geonb.models import cache
-from geonb.models.architecture import build_architecture, find_matrices
+from geonb.models.architecture import build_architecture, find_matrices, refuse_unheld_layers
 from geonb.models.headers import read_headers
 from geonb.models.matrix_ref import MatrixRef
 from geonb.records import parse_json
@@ -34,6 +34,7 @@ class Checkpoint:
         self.config = _read_config(folder)
         _refuse_quantised(folder, self.config)
         self.headers = read_headers(folder)
+        refuse_unheld_layers(folder, self.config, self.headers)
         self._architecture = build_architecture(folder, self.config)
         self.model_type = self._architecture.model_type
         self.architecture = self._architecture.name
@@ -115,12 +116,19 @@ class Checkpoint:
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False, local_files_only=True)
         except Exception as error:  # tokenizers raises bare Exceptions for what a stranger's file holds
             reason = str(error).split("\n")[0][:160]
             raise InputError(
                 f"{self.source} has no tokenizer that can be loaded ({reason}): add its tokenizer.json."
             ) from None
+        longest: Any = tokenizer.model_max_length
+        if isinstance(longest, bool) or not isinstance(longest, int | float):
+            raise InputError(
+                f"{self.folder / 'tokenizer_config.json'} gives model_max_length as a {type(longest).__name__}; allowed is a "
+                "number: correct it."
+            )
+        return tokenizer
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.source!r}, {self.architecture}, {len(self.refs)} matrices)"

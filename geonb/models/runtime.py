@@ -33,7 +33,7 @@ class TorchRuntime:
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, *, device: str = "auto", dtype: str = "auto") -> TorchRuntime:
-        """Load the weights; raises `InputError` for an encoder, an absent device or a checkpoint that does not fit."""
+        """Load the weights; raises `InputError` for an encoder, an adapter beside it, an absent device, or what does not fit."""
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
@@ -41,6 +41,11 @@ class TorchRuntime:
             raise InputError(
                 f"{checkpoint.source} is {checkpoint.architecture or 'of an unknown architecture'}, not a causal language "
                 "model, so it cannot be trained or continued here; `geonb model info` and `model capacity` accept it."
+            )
+        if (checkpoint.folder / "adapter_config.json").exists():
+            raise InputError(
+                f"{checkpoint.source} holds an adapter beside its weights, and transformers would apply it unseen: take "
+                "adapter_config.json and its weights out of the folder, or merge the adapter."
             )
         place = pick_device(device)
         kind = _pick_dtype(checkpoint, place, dtype)

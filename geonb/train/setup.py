@@ -102,10 +102,10 @@ def _equal_prompts(examples: Sequence[Example]) -> list[tuple[int, ...]]:
 
 def _bases(plan: Plan, checkpoint: Checkpoint, path: Path | None, runtime, training) -> dict[str, Tensor]:
     """Every target's basis, read back from `path` when a resumed run left it there (the same bytes, and no work)."""
-    from safetensors.torch import load_file, save
+    from safetensors.torch import save
 
     if path is not None and path.is_file():
-        return load_file(path)
+        return _read_bases(plan, path)
     refs = {ref.name: ref for ref in checkpoint.refs}
     chosen = plan.chosen()
     of_gradient = [target for target in chosen if target.basis == "gradient"]
@@ -119,6 +119,22 @@ def _bases(plan: Plan, checkpoint: Checkpoint, path: Path | None, runtime, train
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, save(found))
+    return found
+
+
+def _read_bases(plan: Plan, path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    again = "start the run again with --overwrite."
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}): {again}") from None
+    for target in plan.chosen():
+        basis = found.get(target.name)
+        if basis is None or basis.ndim != 2 or basis.shape[1] != target.shape[1] or basis.dtype != torch.float32:
+            raise InputError(f"{path} holds no basis of {target.name} that fits its plan: {again}")
     return found
 
 

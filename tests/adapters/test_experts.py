@@ -1,7 +1,11 @@
 """Adapters on the experts of a mixture: folded, taken out, saved, and read by PEFT."""
 
+import json
+
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from geonb.adapters.bounded import disabled, merged, weight_change
 from geonb.adapters.experts import AdaptedExperts, inject, is_expert, load_factors, remove, save_adapter
@@ -175,3 +179,30 @@ def test_an_unfitting_name_changes_nothing(make_model, make_factors, name, size,
     with pytest.raises(InputError, match=words):
         inject(model, {**filled(make_factors, MIXED), name: make_factors(*size)})
     assert set(model.state_dict()) == set(before)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("{", "what is no JSON"), ("[" * 100_000, "what is no JSON"), ('"x"', "does not fit"), ("[1]", "does not fit"),
+        ('{"a": {}}', "does not fit"), ({"experts": "x"}, "does not fit"), ({"experts": 3}, "does not fit"),
+        ({"experts": 0}, "does not fit"), ({"ranks": {"99": 1}}, "does not fit"), ({"ranks": {"-1": 1}}, "does not fit"),
+        ({"ranks": {"x": 1}}, "does not fit"), ({"ranks": {"0": -1}}, "does not fit"), ({"ranks": {"0": 99}}, "does not fit"),
+        ({"ranks": {"0": "x"}}, "does not fit"), ({"ranks": []}, "does not fit"),
+    ],
+    ids=lambda value: str(value)[:30],
+)  # fmt: skip
+def test_a_layout_that_does_not_fit_is_refused_in_a_sentence(make_model, make_factors, tmp_path, change, told):
+    adapters = inject(make_model("mixtral"), filled(make_factors, BOTH))
+    save_adapter(tmp_path, products_of(adapters), adapters, base="a-model")
+    path = tmp_path / "adapter_model.safetensors"
+    with safe_open(path, "pt") as file:
+        notes, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}
+    if isinstance(change, dict):
+        layout = json.loads(notes["expert_parameters"])
+        change = json.dumps({key: {**entry, **change} for key, entry in layout.items()})
+    save_file(tensors, path, metadata={**notes, "expert_parameters": change})
+    with pytest.raises(
+        InputError, match=f"says of its experts what .*{told.removeprefix('what ')}.*: save the adapter again"
+    ):
+        load_factors(tmp_path)

@@ -1,10 +1,12 @@
 """Saved adapters are the same bytes every time, and PEFT reads them back to the bit."""
 
 import json
+import re
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from geonb.adapters.bounded import inject
 from geonb.adapters.peft_files import CONFIG, WEIGHTS, load_factors, save_adapter
@@ -115,4 +117,14 @@ def test_a_folder_without_an_adapter_is_named(tmp_path):
         load_factors(tmp_path)
     (tmp_path / WEIGHTS).write_bytes(b"not a safetensors file")
     with pytest.raises(InputError, match="copy or save the adapter again"):
+        load_factors(tmp_path)
+
+
+def test_a_factor_without_the_other_is_named(make_pair, tmp_path):
+    save_adapter(tmp_path, {path: make_pair(*size) for path, size in LLAMA.items()}, base="a-model")
+    tensors = load_file(tmp_path / WEIGHTS)
+    key = next(key for key in tensors if ".lora_B." in key)
+    save_file({name: value for name, value in tensors.items() if name != key}, tmp_path / WEIGHTS)
+    name = re.escape(key.removeprefix("base_model.model.").removesuffix(".lora_B.weight"))
+    with pytest.raises(InputError, match=f"holds lora_A of '{name}' and no lora_B: save the adapter again"):
         load_factors(tmp_path)

@@ -165,3 +165,88 @@ def test_digests_follow_content_not_time(copy):
 def test_an_unknown_name_says_how_to_list_them(whole):
     with pytest.raises(InputError, match="has no matrix 'x'; `geonb model info"):
         Checkpoint.open(whole).ref("x")
+
+
+def write_header(folder, header):
+    content = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(content).to_bytes(8, "little") + content + b"\0" * 16)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        0, [], None, {}, {"dtype": "F32"}, {"dtype": "F32", "shape": [2, 2]},
+        *({"dtype": "F32", "shape": [2, 2], "data_offsets": place} for place in (0, [0], [16, 0], [0, 8, 16], ["a", "b"])),
+        *({"dtype": "F32", "shape": shape, "data_offsets": [0, 16]} for shape in (4, ["a", 2], [True, 4], [-2, -2], [3, 2])),
+        {"dtype": 4, "shape": [2, 2], "data_offsets": [0, 16]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_entry_of_a_header_that_is_no_tensor_is_named(copy, entry):
+    write_header(copy, {"a\x1b": entry})
+    with pytest.raises(
+        InputError, match=r"not a whole safetensors file \(its header says of 'a.*x1b' what is no tensor\)"
+    ):
+        Checkpoint.open(copy)
+
+
+@pytest.mark.parametrize("header", [[], 0, None, "x"])
+def test_a_header_that_is_no_object_is_refused(copy, header):
+    write_header(copy, header)
+    with pytest.raises(InputError, match=r"its header is a JSON \w+\): copy or download it again"):
+        Checkpoint.open(copy)
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"), [([], r"\[\]"), ([4], r"\[4\]"), ([1, 2, 2], r"\[1, 2, 2\]"), ([0, 4], r"\[0, 4\]")]
+)
+def test_a_matrix_of_another_shape_is_named(copy, shape, told):
+    header = {
+        "model.embed_tokens.weight": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * int(np.prod(shape))]}
+    }
+    content = json.dumps(header).encode()
+    size = 4 * int(np.prod(shape))
+    (copy / "model.safetensors").write_bytes(len(content).to_bytes(8, "little") + content + b"\0" * size)
+    with pytest.raises(
+        InputError, match=rf"stores the tensor model.embed_tokens.weight with the shape {told}; allowed is two"
+    ):
+        Checkpoint.open(copy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"num_hidden_layers": 10**7}, r"declares 10,000,000 layers \(num_hidden_layers\) and the weights hold 2"),
+        ({"vision_config": {"depth": 10**7}}, r"declares 10,000,000 layers \(depth\)"),
+        ({"text_config": {"num_local_experts": 10**6}}, r"declares 1,000,000 experts \(num_local_experts\)"),
+    ],
+)
+def test_layers_that_no_weights_hold_are_not_built(copy, changes, told):
+    edit_config(copy, **changes)
+    with pytest.raises(InputError, match=told + ".*copy or download it again"):
+        Checkpoint.open(copy)
+
+
+def test_numbers_that_count_no_layers_are_left_alone(copy):
+    edit_config(copy, max_window_layers=10**6, vocab_size_per_layer_input=10**6, num_experts_per_tok=10**6)
+    assert Checkpoint.open(copy).layers == 2
+
+
+def test_a_model_that_holds_an_adapter_is_shown_and_not_loaded(copy):
+    (copy / "adapter_config.json").write_text("{}")
+    checkpoint = Checkpoint.open(copy)
+    assert checkpoint.layers == 2
+    with pytest.raises(
+        InputError, match="holds an adapter beside its weights, and transformers would apply it unseen: take"
+    ):
+        TorchRuntime.load(checkpoint, device="cpu")
+
+
+@pytest.mark.parametrize("length", [[512], "512", {"a": 1}, True])
+def test_a_length_that_is_no_number_is_named(copy, length):
+    path = copy / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": length}))
+    with pytest.raises(
+        InputError, match=r"tokenizer_config\.json gives model_max_length as a \w+; allowed is a number"
+    ):
+        Checkpoint.open(copy).load_tokenizer()

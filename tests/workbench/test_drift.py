@@ -7,7 +7,6 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from geonb.errors import InputError
@@ -16,20 +15,9 @@ from geonb.workbench.bench import Bench
 from geonb.workbench.drift import DriftScan, DriftToken, PromptDrift, random_adapter, scan, scan_prompt, summarise
 from geonb.workbench.generation import encode_prompt, generate
 from tests.families import write_tiny
-from tests.tiny import tiny_model, tiny_run
 
 # transformers warns about itself whenever PEFT loads an adapter
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory):
-    return tiny_run(tmp_path_factory) / "adapter"
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +35,11 @@ def scanned(bench, prompts):
     return scan(bench, prompts, label="mine", max_tokens=8, seed=5)
 
 
-def test_every_number_is_that_of_two_forward_passes(model, adapter, bench, prompts):
+def test_every_number_is_that_of_two_forward_passes(model, adapter, alone, bench, prompts):
     found = scan_prompt(bench, prompts[0], label="mine", max_tokens=8, null_draws=0)
     written = [token.id for token in found.tokens]
     assert written == list(generate(bench, prompts[0], label="mine", max_tokens=8).tokens) and found.null == ()
-    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-    adapted = PeftModel.from_pretrained(
-        AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), adapter
-    ).eval()
+    base, adapted = alone(model), alone(model, adapter)
     ids = torch.tensor([[*prompts[0].ids, *written]])
     with torch.no_grad():
         seen = [one(input_ids=ids).logits[0].double().numpy() for one in (base, adapted)]

@@ -2,32 +2,19 @@
 
 import json
 import math
-import shutil
 
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from geonb.data.dataset import tokenise
 from geonb.data.records import read_records
 from geonb.errors import InputError
 from geonb.workbench.evaluate import AdapterEvaluation, counted_bytes, evaluate
-from tests.tiny import tiny_data, tiny_model, tiny_run
+from tests.tiny import tiny_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory):
-    return tiny_run(tmp_path_factory) / "adapter"
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +24,9 @@ def held_out(tmp_path_factory):
     return path
 
 
-def scaled(adapter, folder, factor):
-    """The adapter with every B multiplied by `factor`."""
-    shutil.copytree(adapter, folder)
-    weights = load_file(folder / "adapter_model.safetensors")
-    changed = {name: value * factor if "lora_B" in name else value for name, value in weights.items()}
-    save_file(changed, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-def nats(model, adapter, texts):
+def nats(model, network, texts):
     """Sum of -ln p of every token but the first, end token included, and the count, of each text on its own."""
     tokenizer = AutoTokenizer.from_pretrained(model)
-    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-    if adapter is not None:
-        network = PeftModel.from_pretrained(network, str(adapter)).eval()
     found = []
     for text in texts:
         ids = [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
@@ -61,7 +36,7 @@ def nats(model, adapter, texts):
     return np.array(found)
 
 
-def test_losses_are_those_of_transformers_and_peft_text_by_text(model, adapter, held_out):
+def test_losses_are_those_of_transformers_and_peft_text_by_text(model, adapter, alone, held_out):
     result = evaluate(model, adapter, data=held_out, device="cpu").loss
     assert result is not None and result.n == 24
     texts = [json.loads(line)["text"] for line in held_out.read_text().splitlines()]
@@ -69,7 +44,7 @@ def test_losses_are_those_of_transformers_and_peft_text_by_text(model, adapter, 
     # the first token is predicted by nothing, so its bytes do not count
     size = sum(len(text.encode()) - len(tokenizer.decode(tokenizer(text)["input_ids"][:1]).encode()) for text in texts)
     assert result.bytes == size
-    sums = {"base": nats(model, None, texts), "adapted": nats(model, adapter, texts)}
+    sums = {"base": nats(model, alone(model), texts), "adapted": nats(model, alone(model, adapter), texts)}
     for name, found in sums.items():
         total, count = found.sum(0)
         assert getattr(result, name) == pytest.approx(total / count, rel=1e-5)
@@ -80,18 +55,18 @@ def test_losses_are_those_of_transformers_and_peft_text_by_text(model, adapter, 
     assert result.difference.value == pytest.approx(float((means[1] - means[0]).mean()), abs=1e-5)
 
 
-def test_the_outcome_follows_the_interval(model, adapter, held_out, tmp_path):
+def test_the_outcome_follows_the_interval(model, adapter, scaled, held_out, tmp_path):
     improved = evaluate(model, adapter, data=held_out, device="cpu")
     assert improved.outcome == "improved" and improved.loss.difference.interval[1] < 0
-    worse = evaluate(model, scaled(adapter, tmp_path / "worse", -1.0), data=held_out, device="cpu")
+    worse = evaluate(model, scaled(tmp_path / "worse", -1.0), data=held_out, device="cpu")
     assert worse.outcome == "degraded" and worse.loss.difference.interval[0] > 0
     one = evaluate(model, adapter, data=held_out, limit=1, device="cpu")
     assert one.outcome == "not tested" and "two examples, and 1 was scored" in one.because
     assert one.loss.n == 1 and one.loss.difference.interval is None
 
 
-def test_an_adapter_that_changes_no_logit_is_told_in_every_mode(model, adapter, held_out, tmp_path):
-    silent = scaled(adapter, tmp_path / "silent", 0.0)
+def test_an_adapter_that_changes_no_logit_is_told_in_every_mode(model, adapter, scaled, held_out, tmp_path):
+    silent = scaled(tmp_path / "silent", 0.0)
     questions = tmp_path / "questions.jsonl"
     questions.write_text('{"prompt": "One and one make", "answer": "two"}\n')
     for source in ({"data": held_out}, {"prompts": questions, "max_tokens": 3}):

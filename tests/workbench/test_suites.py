@@ -1,24 +1,20 @@
 """A local lm-eval task, base and adapter through one model: scores by hand, paired tests, nothing unsaid."""
 
 import json
-import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
-from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from geonb.errors import InputError
 from geonb.workbench import suites
 from geonb.workbench.bench import Bench
 from geonb.workbench.compare_adapters import IMPROVED, NOT_TESTED
 from geonb.workbench.evaluate import AdapterEvaluation, evaluate
-from tests.tiny import tiny_model, tiny_run
 
 pytest.importorskip("lm_eval")
 pytestmark = [
@@ -57,16 +53,6 @@ def own_data_cache(tmp_path_factory):
         yield
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory):
-    return tiny_run(tmp_path_factory) / "adapter"
-
-
 def task(folder, name="sums", shots=0):
     folder.mkdir(exist_ok=True)
     data = folder / f"{name}.json"
@@ -76,12 +62,9 @@ def task(folder, name="sums", shots=0):
     return path
 
 
-def right_by_hand(model, adapter):
+def right_by_hand(model, network):
     """For each question, whether the likelier choice (sum of ln p of its tokens) is the right one."""
     tokenizer = AutoTokenizer.from_pretrained(model)
-    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-    if adapter is not None:
-        network = PeftModel.from_pretrained(network, str(adapter)).eval()
     found = []
     for row in ROWS:
         start = len(tokenizer(row["question"])["input_ids"])
@@ -95,7 +78,7 @@ def right_by_hand(model, adapter):
     return found
 
 
-def test_scores_are_those_computed_by_hand(model, adapter, tmp_path):
+def test_scores_are_those_computed_by_hand(model, adapter, alone, tmp_path):
     result = evaluate(model, adapter, benchmark=task(tmp_path / "t"), device="cpu")
     assert result.benchmark is not None and result.largest_logit_change > 0
     primary, normed = result.benchmark.scores
@@ -103,7 +86,7 @@ def test_scores_are_those_computed_by_hand(model, adapter, tmp_path):
         *("sums", "acc", True),
         *("acc_norm", False),
     )
-    base, adapted = right_by_hand(model, None), right_by_hand(model, adapter)
+    base, adapted = right_by_hand(model, alone(model)), right_by_hand(model, alone(model, adapter))
     assert list(primary.base_values) == base and list(primary.adapted_values) == adapted
     assert primary.base.value == pytest.approx(np.mean(base)) and primary.n == 30
     assert primary.adapted.value == pytest.approx(np.mean(adapted))
@@ -169,12 +152,8 @@ def test_a_task_that_generates_is_scored_with_every_filter(model, adapter, tmp_p
     assert found.outcome == "no significant difference"
 
 
-def test_an_adapter_without_effect_is_not_put_through_a_suite(model, adapter, tmp_path):
-    silent = shutil.copytree(adapter, tmp_path / "silent")
-    weights = load_file(silent / "adapter_model.safetensors")
-    zeroed = {name: value * ("lora_B" not in name) for name, value in weights.items()}
-    save_file(zeroed, silent / "adapter_model.safetensors", metadata={"format": "pt"})
-    result = evaluate(model, silent, benchmark=task(tmp_path / "t"), device="cpu")
+def test_an_adapter_without_effect_is_not_put_through_a_suite(model, scaled, tmp_path):
+    result = evaluate(model, scaled(tmp_path / "silent", 0.0), benchmark=task(tmp_path / "t"), device="cpu")
     assert result.outcome == "no effect" and result.benchmark is None and result.measured is None
 
 

@@ -46,7 +46,7 @@ def refuse_unmergeable(folder: Path) -> None:
     if start.startswith(_MOVES_BASE):
         raise InputError(
             f"the adapter {folder} starts by {start!r}, which also changes the base; allowed here is W + scale B A alone: "
-            "save it with PEFT's path_initial_model_for_weight_conversion first, or export it with --target adapter."
+            "save it with PEFT's path_initial_model_for_weight_conversion first."
         )
     if config.get("alora_invocation_tokens"):
         raise InputError(
