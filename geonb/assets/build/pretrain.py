@@ -1,11 +1,13 @@
-"""Pretraining of the embedded model on one core: resumable, logged, with a stated time budget."""
+"""Pretraining of a small model on one core: resumable, logged, with a stated time budget."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,22 +59,30 @@ def token_stream(folder: Path, tokenizer_folder: Path) -> np.ndarray:
     return stream
 
 
-def pretrain(folder: Path, tokenizer_folder: Path, *, minutes: float, log_every: int = 50) -> Path:
-    """Train for `minutes` of process time, going on from the checkpoint in `folder` if one is there.
+def pretrain(
+    folder: Path,
+    tokenizer_folder: Path,
+    *,
+    minutes: float,
+    make: Callable[[], Any] = new_model,
+    name: str = "pretrain",
+    log_every: int = 50,
+) -> Path:
+    """Train what `make` makes for `minutes` of process time, going on from the checkpoint `name` in `folder` if it is there.
 
     The rate is warmed up over 100 steps, held, and falls to zero over the last quarter of the time budget; the schedule
     is a function of the time used so far, which the checkpoint carries.
     """
     stream = token_stream(folder, tokenizer_folder)
-    model = new_model()
-    decayed = [p for p in model.parameters() if p.ndim == 2]
+    model = make()
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
     plain = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}],
         lr=PEAK_RATE,
         betas=(0.9, 0.95),
     )
-    path, step, used = folder / "pretrain.pt", 0, 0.0
+    path, step, used = folder / f"{name}.pt", 0, 0.0
     if path.is_file():
         saved = torch.load(path, weights_only=True)
         model.load_state_dict(saved["model"])
@@ -101,7 +111,7 @@ def pretrain(folder: Path, tokenizer_folder: Path, *, minutes: float, log_every:
         if not math.isfinite(loss.item()):
             raise RuntimeError(f"the loss of pretraining step {step} is {loss.item()}")
         if step % log_every == 0:
-            with (folder / "pretrain.jsonl").open("a") as log:
+            with (folder / f"{name}.jsonl").open("a") as log:
                 log.write(
                     json.dumps({"step": step, "seconds": round(elapsed, 1), "loss": loss.item(), "rate": rate}) + "\n"
                 )

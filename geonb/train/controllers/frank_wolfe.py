@@ -25,20 +25,30 @@ class FrankWolfe:
     """Conditional gradient with averaged gradients; one instance moves all factors of a run.
 
     `matrices` have one- or two-sided factors; `horizon` is T, the number of steps that the plan derived; `loss_floor`
-    is f* of the Polyak bound in nats (0 unless a bound was measured).
+    is f* of the Polyak bound in nats (0 unless a bound was measured). `unit` multiplies the Weyl bound and `momentum` is
+    the exponent in beta = 1 - T^-momentum: conventions, which only the benchmark's ablations change.
     """
 
     name = "frank-wolfe"
     within_ball = True
 
-    def __init__(self, matrices: tuple[TrainedMatrix, ...], *, horizon: int, loss_floor: float = 0.0) -> None:
+    def __init__(
+        self,
+        matrices: tuple[TrainedMatrix, ...],
+        *,
+        horizon: int,
+        loss_floor: float = 0.0,
+        unit: float = 1.0,
+        momentum: float = 0.5,
+    ) -> None:
         for matrix in matrices:
             if not isinstance(matrix.factors, OneSidedFactors | TwoSidedFactors):
                 raise TypeError(f"frank-wolfe moves points of a ball; {type(matrix.factors).__name__} has none")
         self.matrices = matrices
         self.horizon = horizon
         self.loss_floor = loss_floor
-        self.beta = 1.0 - horizon**-0.5
+        self.unit = unit
+        self.beta = 1.0 - horizon**-momentum
         self._updates = 0
         self._moments = {name: torch.zeros_like(leaf) for name, leaf in self._leaves()}
 
@@ -75,7 +85,7 @@ class FrankWolfe:
             radius = matrix.budget * SAFE
             ceiling.append(radius)
             polyak.append(radius * share)
-            weyl.append(matrix.sigma_k * left / self.horizon**0.5)
+            weyl.append(self.unit * matrix.sigma_k * left / self.horizon**0.5)
             taken.append(min(ceiling[-1], polyak[-1], weyl[-1]))
             gamma = taken[-1] / radius
             for leaf, parameter in matrix.factors.trained().items():

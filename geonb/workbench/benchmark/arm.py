@@ -1,0 +1,87 @@
+"""An arm of the benchmark: one way of fine-tuning with all its settings, named so that rows can be paired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from geonb.errors import InputError
+from geonb.records import Record
+
+ZERO_KNOB = ("frank-wolfe", "mass", "mass-layer")
+LORA = ("adamw", "muon", "prodigy", "schedule-free", "dog")
+METHODS = (*ZERO_KNOB, *LORA, "scaled-gd", "nb-lora", "full")
+FORMS = ("lora", "rslora", "pissa", "dora", "lora+")
+BASES = ("tail", "top", "full", "gradient", "random")
+RANKS = ("8", "32", "tail")
+TARGETS = ("all", "q+v")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm(Record):
+    """Every setting of one way of fine-tuning; what a method has no use for stays at its default.
+
+    `rate` is the learning rate of a tuned method, None where the method derives it. `budget` is the radius R of a bounded
+    adapter in units of `unit_of_budget` ("sigma_k" or "sigma_max"). `unit` multiplies the step of `frank-wolfe`
+    (1 is what the product does), `momentum` its exponent in 1 - T^-momentum.
+    """
+
+    method: str
+    rate: float | None = None
+    rank: str = "tail"
+    targets: str = "all"
+    form: str = "lora"
+    schedule: str = "cosine"
+    basis: str = "tail"
+    sides: str = "one"
+    budget: float = 1.0
+    unit_of_budget: str = "sigma_max"
+    unit: float = 1.0
+    momentum: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, given, allowed in (
+            ("method", self.method, METHODS),
+            ("form", self.form, FORMS),
+            ("rank", self.rank, RANKS),
+            ("targets", self.targets, TARGETS),
+            ("basis", self.basis, BASES),
+            ("schedule", self.schedule, ("cosine", "constant")),
+            ("sides", self.sides, ("one", "two")),
+            ("unit_of_budget", self.unit_of_budget, ("sigma_k", "sigma_max")),
+        ):
+            if given not in allowed:
+                raise InputError(f"an arm was given the {name} {given!r}; allowed are {', '.join(allowed)}.")
+        if self.is_tuned and self.rate is None:
+            raise InputError(f"the method {self.method} has a learning rate to be given: name it with rate.")
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether somebody has to choose a learning rate for it."""
+        return self.method in ("adamw", "muon", "scaled-gd", "nb-lora", "full")
+
+    @property
+    def key(self) -> str:
+        """Every setting that is not the default, in a fixed order: equal keys are equal arms."""
+        said = [self.method]
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value != field.default:
+                said.append(f"{field.name}={value:g}" if isinstance(value, float) else f"{field.name}={value}")
+        return " ".join(said)
+
+    def summary(self) -> str:
+        return f"Arm({self.key})"
+
+
+def adamw(rate: float, rank: str = "tail", *, form: str = "lora", targets: str = "all") -> Arm:
+    """AdamW on LoRA factors through PEFT, alpha = 2r, cosine to zero after 5 % of warm-up, clipping at 1."""
+    return Arm(method="adamw", rate=rate, rank=rank, form=form, targets=targets)
+
+
+# the customary setting, and the one that the peer project ships since it gave up its derived controller
+FOLKLORE = adamw(2e-4, "8", targets="q+v")
+PEER_DEFAULT = adamw(2e-4, "32", form="pissa")
+# the product's default, and its two stricter budgets
+OPEN = Arm(method="frank-wolfe")
+STRICT = Arm(method="frank-wolfe", unit_of_budget="sigma_k")
+THREE = Arm(method="frank-wolfe", unit_of_budget="sigma_k", budget=3.0)

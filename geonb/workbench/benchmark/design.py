@@ -1,0 +1,197 @@
+"""Which runs the benchmark needs, as a function of the rows that are there: a full grid would take a machine months.
+
+For each cell (model, domain, horizon, batch) the learning rate of a tuned arm is bracketed on a fixed grid: three rates
+first, then one more beyond whichever edge is best, until the best rate has a worse neighbour on both sides. AdamW is
+bracketed at rank tail, 32 and 8 over all targets; in the main cells every other rival too. Only what decides a
+comparison (geonb's arms, and the best AdamW of a cell) is run with three seeds. Cells beyond the main model's start from
+the rate that was best there. The stages are in the order of what they tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from geonb.workbench.benchmark.arm import FOLKLORE, OPEN, PEER_DEFAULT, STRICT, THREE, Arm, adamw
+from geonb.workbench.benchmark.domains import DOMAINS
+from geonb.workbench.benchmark.job import Job, Row
+
+RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+ZERO_KNOB_ARMS = (OPEN, STRICT, THREE)
+MAIN, SMALL = "embedded", "llama-1m"
+OTHERS = ("gpt2-4m", "lfm2-5m", "llama-9m")
+SEEDS = (0, 1, 2)
+
+Done = Mapping[str, Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is compared with one another."""
+
+    model: str
+    domain: str
+    horizon: int = 200
+    batch: int = 16
+
+    def job(self, arm: Arm, seed: int = 0) -> Job:
+        """The run of `arm` here."""
+        return Job(model=self.model, domain=self.domain, horizon=self.horizon, batch=self.batch, seed=seed, arm=arm)
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """What a search for the best rate needs next, and what it found."""
+
+    jobs: tuple[Job, ...]
+    best: Arm | None = None
+    interior: bool = False  # a worse rate was seen on both sides
+
+
+def bracket(
+    cell: Cell, make: Callable[[float], Arm], done: Done, *, start: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+) -> Bracket:
+    """The runs that bracket the best rate of `make` in `cell`: those of `start`, then beyond the edge that is best.
+
+    A run that diverged counts as infinitely bad, so a bracket ends below it.
+    """
+    tried = sorted(start)
+    while True:
+        jobs = [cell.job(make(rate)) for rate in tried]
+        missing = tuple(job for job in jobs if job.key not in done)
+        if missing:
+            return Bracket(jobs=missing)
+        losses = [_loss(done[job.key]) for job in jobs]
+        best = losses.index(min(losses))
+        if 0 < best < len(tried) - 1:
+            return Bracket(jobs=(), best=make(tried[best]), interior=True)
+        edge = RATES.index(tried[best]) + (-1 if best == 0 else 1)
+        if not 0 <= edge < len(RATES):
+            return Bracket(jobs=(), best=make(tried[best]))
+        tried = sorted([*tried, RATES[edge]])
+
+
+def _loss(row: Row) -> float:
+    return float("inf") if row.validation is None else row.validation
+
+
+def best_adamw(cell: Cell, done: Done) -> Arm | None:
+    """The AdamW-LoRA arm of the lowest validation loss at seed 0 among all that were run in `cell`."""
+    prefix = cell.job(OPEN).cell + "/s0/"
+    rows = [row for key, row in done.items() if key.startswith(prefix) and row.job.arm.method == "adamw"]
+    rows = [row for row in rows if row.validation is not None]
+    return min(rows, key=_loss).job.arm if rows else None
+
+
+def around(arm: Arm) -> tuple[float, ...]:
+    """The rate that was best elsewhere, with its neighbours on the grid."""
+    assert arm.rate is not None
+    place = min(max(RATES.index(arm.rate), 1), len(RATES) - 2)
+    return RATES[place - 1 : place + 2]
+
+
+# -- what each kind of stage asks of a cell -----------------------------------------------------------------------------
+
+
+def zero_knob(cell: Cell, done: Done) -> list[Job]:
+    """geonb's arms at the first seed."""
+    return [cell.job(arm) for arm in ZERO_KNOB_ARMS]
+
+
+def _tuned(rank: str) -> Callable[[Cell, Done], list[Job]]:
+    def jobs(cell: Cell, done: Done) -> list[Job]:
+        return list(bracket(cell, lambda rate: adamw(rate, rank), done).jobs)
+
+    return jobs
+
+
+def near_main(cell: Cell, done: Done) -> list[Job]:
+    """geonb's arms, and AdamW around the rate and at the rank that were best on the main model (T = 200)."""
+    reference = best_adamw(Cell(MAIN, cell.domain), done)
+    if reference is None:
+        return []
+    found = bracket(cell, lambda rate: adamw(rate, reference.rank), done, start=around(reference))
+    return [*zero_knob(cell, done), *found.jobs]
+
+
+def seeds(cell: Cell, done: Done) -> list[Job]:
+    """The other seeds of what decides: geonb's arms and the best AdamW."""
+    rival = best_adamw(cell, done)
+    if rival is None:
+        return []
+    return [cell.job(arm, seed) for seed in SEEDS[1:] for arm in (*ZERO_KNOB_ARMS, rival)]
+
+
+def rivals(cell: Cell, done: Done) -> list[Job]:
+    """Every other rival of the main cells, each tuned where it is tuned."""
+    reference = best_adamw(cell, done)
+    if reference is None:
+        return []
+    jobs = [cell.job(arm) for arm in (FOLKLORE, PEER_DEFAULT)]
+    jobs += [cell.job(Arm(method=method, rank="32")) for method in ("prodigy", "schedule-free", "dog")]
+    jobs += [cell.job(Arm(method=method)) for method in ("mass", "mass-layer")]
+    makers: list[tuple[Callable[[float], Arm], tuple[float, ...]]] = [
+        (lambda rate: Arm(method="full", rate=rate), (3e-4, 1e-3, 3e-3)),
+        (lambda rate: Arm(method="muon", rate=rate, rank="32"), (3e-3, 1e-2, 3e-2)),
+        (lambda rate: Arm(method="nb-lora", rate=rate, rank="32"), (3e-4, 1e-3, 3e-3)),
+        (lambda rate: Arm(method="scaled-gd", rate=rate), (3e-2, 1e-1, 3e-1)),
+        (lambda rate: adamw(rate, "32", form="rslora"), (3e-4, 1e-3, 3e-3)),
+        (lambda rate: adamw(rate, "32", form="lora+"), (3e-4, 1e-3, 3e-3)),
+        (lambda rate: adamw(rate, "32", form="pissa"), (3e-4, 1e-3, 3e-3)),
+        (lambda rate: adamw(rate, "32", form="dora"), (1e-3, 3e-3, 1e-2)),
+        (lambda rate: adamw(rate, "32", targets="q+v"), (1e-3, 3e-3, 1e-2)),
+    ]
+    for make, start in makers:
+        jobs += bracket(cell, make, done, start=start).jobs
+    return jobs
+
+
+def ablations(cell: Cell, done: Done) -> list[Job]:
+    """One thing changed at a time: basis, sides, budget, the unit of the step, the exponent of the momentum."""
+    arms = [Arm(method="frank-wolfe", basis=basis) for basis in ("random", "top", "full", "gradient")]
+    arms += [Arm(method="frank-wolfe", sides="two"), Arm(method="frank-wolfe", sides="two", unit_of_budget="sigma_k")]
+    arms += [Arm(method="frank-wolfe", unit_of_budget="sigma_k", budget=2.0)]
+    arms += [Arm(method="frank-wolfe", unit=unit) for unit in (0.333, 3.0)]
+    arms += [Arm(method="frank-wolfe", momentum=exponent) for exponent in (0.333, 0.667)]
+    arms += [Arm(method="frank-wolfe", rank=rank) for rank in ("8", "32")]
+    return [cell.job(arm) for arm in arms]
+
+
+# -- the stages ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A question, the cells in which it is asked, and what it asks of each."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    asks: tuple[Callable[[Cell, Done], list[Job]], ...]
+
+    def missing(self, done: Done) -> list[Job]:
+        """The runs that are known to be needed and not there yet; more may follow from their results."""
+        jobs = {job.key: job for cell in self.cells for ask in self.asks for job in ask(cell, done)}
+        return [job for key, job in jobs.items() if key not in done]
+
+
+def _cells(
+    models: Iterable[str], horizon: int = 200, batch: int = 16, names: Iterable[str] = DOMAINS
+) -> tuple[Cell, ...]:
+    return tuple(Cell(model, name, horizon, batch) for model in models for name in names)
+
+
+LOOKED_AT = tuple(name for name, domain in DOMAINS.items() if domain.looked_at)
+STAGES = (
+    Stage("geonb and AdamW at the tail's rank", _cells([MAIN, SMALL]), (zero_knob, _tuned("tail"))),
+    Stage("AdamW at rank 32 and 8", _cells([MAIN, SMALL]), (_tuned("32"), _tuned("8"))),
+    Stage("three seeds of what decides", _cells([MAIN, SMALL]), (seeds,)),
+    Stage("other families and sizes", _cells(OTHERS), (near_main,)),
+    Stage("T = 60", _cells([MAIN, SMALL], 60), (near_main,)),
+    Stage("every rival", _cells([MAIN], names=("kjv", "arithmetic", "modules")), (rivals,)),
+    Stage("T = 800", _cells([SMALL, MAIN], 800), (near_main,)),
+    Stage("one thing at a time", _cells([MAIN, SMALL], names=("kjv", "arithmetic")), (ablations,)),
+    Stage("batch 4 and 64", (*_cells([SMALL], batch=4), *_cells([SMALL], batch=64)), (near_main,)),
+    Stage("three seeds elsewhere", (*_cells(OTHERS), *_cells([MAIN, SMALL], 60), *_cells([SMALL], 800)), (seeds,)),
+    Stage("T = 2000", _cells([SMALL], 2000), (near_main,)),
+    Stage("every rival elsewhere", _cells([SMALL]), (rivals,)),
+)

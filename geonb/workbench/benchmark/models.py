@@ -1,0 +1,149 @@
+"""The benchmark's base models: three sizes and three families, trained here on the embedded model's corpus.
+
+A recipe is an architecture and a budget of core minutes. The trained models are not shipped (8 to 35 MB each): they are
+made once, by `geonb benchmark models`, into the cache folder; each row of results carries the digest of its model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geonb.errors import InputError
+
+# what all share with the embedded model: its tokenizer and its context
+_SHARED: dict[str, Any] = {"vocab_size": 2048, "pad_token_id": 0, "eos_token_id": 1, "tie_word_embeddings": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One base model: how it is built, and for how many core minutes it learns."""
+
+    name: str
+    family: str
+    minutes: float
+    make: Callable[[], Any]
+
+
+def _llama(hidden: int, inner: int, layers: int, heads: int, kv_heads: int, seed: int) -> Callable[[], Any]:
+    def make() -> Any:
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(
+            LlamaConfig(
+                hidden_size=hidden,
+                intermediate_size=inner,
+                num_hidden_layers=layers,
+                num_attention_heads=heads,
+                num_key_value_heads=kv_heads,
+                max_position_embeddings=256,
+                bos_token_id=None,
+                **_SHARED,
+            )
+        )
+
+    return make
+
+
+def _gpt2() -> Any:
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(11)
+    # no dropout: the embedded model and its sisters have none, and a benchmark's losses should not draw twice
+    return GPT2LMHeadModel(
+        GPT2Config(
+            n_embd=256, n_layer=4, n_head=4, n_positions=256, bos_token_id=1,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **_SHARED,
+        )
+    )  # fmt: skip
+
+
+def _lfm2() -> Any:
+    import torch
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    torch.manual_seed(12)
+    return Lfm2ForCausalLM(
+        Lfm2Config(
+            hidden_size=256,
+            intermediate_size=640,
+            num_hidden_layers=6,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            layer_types=["conv", "conv", "full_attention", "conv", "conv", "full_attention"],
+            block_auto_adjust_ff_dim=False,
+            bos_token_id=None,
+            **_SHARED,
+        )
+    )
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("llama-1m", "llama", 8, _llama(128, 320, 4, 4, 2, seed=13)),
+        Recipe("gpt2-4m", "gpt2", 16, _gpt2),
+        Recipe("lfm2-5m", "lfm2", 20, _lfm2),
+        Recipe("llama-9m", "llama", 32, _llama(384, 1024, 5, 6, 2, seed=14)),
+    )
+}
+NAMES = ("embedded", *RECIPES)
+
+
+def models_folder() -> Path:
+    """Where trained benchmark models are kept."""
+    from geonb.models.cache import cache_folder
+
+    return cache_folder() / "benchmark-models"
+
+
+def model_source(name: str) -> str:
+    """What to give a loader for the benchmark model `name`; any folder or hub id is handed on as it is.
+
+    Raises `InputError` for a recipe that was not trained here yet.
+    """
+    if name == "embedded" or name not in RECIPES:
+        return name
+    folder = models_folder() / name
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"the benchmark model {name} is not trained on this machine yet: run `geonb benchmark models {name}` first "
+            f"(about {RECIPES[name].minutes:.0f} core minutes)."
+        )
+    return str(folder)
+
+
+def train_model(name: str, folder: Path) -> Path:
+    """Train the recipe `name` with corpus and checkpoints in `folder` (resumable), and write it as a Hugging Face folder."""
+    import shutil
+
+    import torch
+
+    from geonb.assets import embedded_model_folder
+    from geonb.assets.build.corpus import build_corpus
+    from geonb.assets.build.pretrain import pretrain
+
+    if name not in RECIPES:
+        raise InputError(f"the model {name!r} was given; the benchmark trains {', '.join(RECIPES)}.")
+    target = models_folder() / name
+    if (target / "config.json").is_file():
+        return target
+    if not (folder / "train.txt").is_file():
+        build_corpus(folder)
+    recipe, tokenizer = RECIPES[name], embedded_model_folder()
+    saved = pretrain(folder, tokenizer, minutes=recipe.minutes, make=recipe.make, name=f"pretrain-{name}")
+    model = recipe.make()
+    model.load_state_dict(torch.load(saved, weights_only=True)["model"])
+    part = target.with_name(name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    model.save_pretrained(part)
+    for each in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(tokenizer / each, part / each)
+    part.rename(target)
+    return target
