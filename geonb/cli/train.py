@@ -14,6 +14,7 @@ import typer
 from geonb.cli import evaluate as evaluation
 from geonb.cli import export as export_group
 from geonb.cli import live, options
+from geonb.cli import star as star_group
 from geonb.cli import validate as validation
 from geonb.cli.output import answer, note, prints
 from geonb.cli.progress import StageLine, TrainingBar
@@ -201,5 +202,6 @@ def status(
 app.command()(evaluation.evaluate)
 app.command()(evaluation.compare)
 app.command("validate-derived")(validation.validate_derived)
+app.command()(star_group.star)
 app.command()(export_group.export)
 app.command()(export_group.merge)

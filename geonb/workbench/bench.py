@@ -113,8 +113,9 @@ class Bench:
                 f"the adapter {path} changes its base or another adapter as it is loaded (its file holds {key}): a bench "
                 "needs one that leaves them alone, so save it again without that tensor."
             )
-        # whoever runs the model through the runtime runs it with the adapter that is on
+        # whoever runs the model through the runtime runs it with the adapter that is on: none outside `using`
         self._wrapped = self.runtime.model = wrapped
+        wrapped.base_model.disable_adapter_layers()
         self.adapters[label] = path
         for one in caught:
             # transformers warns of its own old name whenever PEFT asks for it; all else is for the caller
@@ -143,17 +144,17 @@ class Bench:
     def using(self, label: str | None) -> Iterator[Any]:
         """Inside the block the adapter `label` is on and every other is off; None is the bare base. Yields the model."""
         if label is None:
-            if self._wrapped is None:
-                yield self.runtime.model
-            else:
-                with self._wrapped.disable_adapter():
-                    yield self._wrapped
+            yield self.runtime.model
             return
         if label not in self.adapters:
             raise InputError(f"there is no adapter {label!r}; loaded are {', '.join(self.adapters) or 'none'}.")
+        self._wrapped.base_model.enable_adapter_layers()
         self._wrapped.set_adapter(f"adapter{self.labels.index(label)}")
         self._wrapped.requires_grad_(False)
-        yield self._wrapped
+        try:
+            yield self._wrapped
+        finally:
+            self._wrapped.base_model.disable_adapter_layers()
 
 
 def adapter_folder(path: str | Path) -> Path:

@@ -75,6 +75,12 @@ class Work:
         return path
 
     @functools.cached_property
+    def problems(self):
+        path = self.folder / "problems.jsonl"
+        path.write_text("".join(json.dumps({"prompt": f"{i} and {i}", "answer": str(2 * i)}) + "\n" for i in range(120)))
+        return path
+
+    @functools.cached_property
     def task(self):
         (self.folder / "rows.json").write_text(
             "".join(json.dumps({"q": f"{i} and", "choices": ["one", "two"], "right": i % 2}) + "\n" for i in range(6))
@@ -151,6 +157,20 @@ CASES = [
     ("train compare", "-m", "{model}", "--adapter-a", "{run}", "--adapter-b", "{other}", "-d", "{held_out}", *CPU),
     ("train compare", "--result-a", "{evaluation}", "--result-b", "{evaluation}"),
     pytest.param(("train validate-derived", *STEPS, *CPU, "--trials", "2"), marks=slow),
+    (
+        "train star",
+        "-m",
+        "{model}",
+        "-d",
+        "{problems}",
+        "-o",
+        "star",
+        "--samples",
+        "1",
+        "--max-generation-tokens",
+        "2",
+        *CPU,
+    ),
     ("train export", *BASE, "-o", "export", "--target", "merged_bf16"),
     ("train merge", *BASE, "-o", "merged"),
     ("adapter audit", "{run}/adapter", "--base", "{model}"),

@@ -49,6 +49,17 @@ def test_each_adapter_gives_the_logits_that_it_gives_alone(model, adapter, alone
             assert torch.equal(bench.runtime.logits(IDS), logits(alone(model, folder))), label
 
 
+def test_outside_the_block_no_adapter_is_on(model, adapter, alone, stronger):
+    bench = Bench.open(model, {"once": adapter}, device="cpu")
+    bare = logits(alone(model, None))
+    assert torch.equal(bench.runtime.logits(IDS), bare)
+    with pytest.raises(RuntimeError, match="in the block"), bench.using("once"):
+        raise RuntimeError("in the block")
+    assert torch.equal(bench.runtime.logits(IDS), bare)
+    bench.add("twice", stronger)
+    assert torch.equal(bench.runtime.logits(IDS), bare)
+
+
 def test_a_run_stands_for_its_adapter(adapter):
     assert adapter_folder(adapter.parent) == adapter
 
