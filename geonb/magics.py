@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import shlex
 import tomllib
 from pathlib import Path
@@ -24,8 +25,15 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class
 
 from geonb.errors import GeonbError
+from geonb.records import plain
 
 _NAME = "geonb"
+# strings and comments of TOML, those without an end too, so that every text is passed over once
+_QUOTED = re.compile(
+    r'''"""(?:\\.|[^\\])*?(?:"""|\Z)|\'\'\'.*?(?:\'\'\'|\Z)|"(?:\\.|[^"\\\n])*"?|'[^'\n]*'?|#[^\n]*''', re.DOTALL
+)
+# a key of so many parts that tomllib, which keeps each beginning of it, takes a gigabyte for forty kilobytes
+_DOTTED = re.compile(r"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){20}")
 
 
 @magics_class
@@ -112,12 +120,22 @@ def _body(cell: str | None) -> list[str]:
     """The extra arguments that a cell's body stands for."""
     if cell is None or not cell.strip():
         return []
+    try:
+        cell.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the cell holds a character that is no Unicode text at position {error.start}: mend it."
+        ) from None
     if cell.lstrip().startswith("{"):
         return ["--data", str(_kept(cell.strip() + "\n"))]
+    if _DOTTED.search(_QUOTED.sub("q", cell)):
+        raise UsageError("the cell is neither JSONL records nor TOML options (a key of more than 20 parts).")
     try:
         options = tomllib.loads(cell)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"the cell is neither JSONL records nor TOML options ({error}).") from None
+    except (ValueError, RecursionError) as error:
+        # not TOML, a number of thousands of digits, or lists a thousand deep
+        reason = str(error).split(";")[0][:160]
+        raise UsageError(f"the cell is neither JSONL records nor TOML options ({reason}).") from None
     return [argument for name, value in options.items() for argument in _flag(name, value)]
 
 
@@ -136,9 +154,15 @@ def _flag(name: str, value: Any) -> list[str]:
     flag = "--" + name.replace("_", "-")
     if isinstance(value, bool):
         return [flag] if value else []
-    if isinstance(value, list):
-        return [flag, ",".join(str(item) for item in value)]
-    return [flag, value if isinstance(value, str) else json.dumps(value, default=str)]
+    try:
+        if isinstance(value, list):
+            return [flag, ",".join(str(item) for item in value)]
+        return [flag, value if isinstance(value, str) else json.dumps(value, default=str)]
+    except (ValueError, RecursionError):
+        # a hexadecimal number may be as long as it likes, and Python writes none of more than 4,300 digits
+        raise UsageError(
+            f"the cell's option {plain(name)[:40]} is a number of thousands of digits: correct it."
+        ) from None
 
 
 def complete(shell: Any, event: Any) -> list[str]:

@@ -23,6 +23,8 @@ import numpy as np
 
 from geonb.errors import InputError
 
+# what a record counts fits; with a longer number no display and no array can do anything
+_LARGEST = 2**64
 _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
@@ -63,6 +65,8 @@ def decode(value: Any, hint: Any) -> Any:
     if hint is int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError("a whole number")
+        if not -_LARGEST < value < _LARGEST:
+            raise TypeError("a whole number of at most 64 bits")
         return value
     if origin is tuple:
         items = _expected(value, list | tuple, "a list")
@@ -76,6 +80,25 @@ def decode(value: Any, hint: Any) -> Any:
     if origin is dict:
         return {key: decode(item, arguments[1]) for key, item in _expected(value, Mapping, "an object").items()}
     return _decode_untyped(value)
+
+
+def decode_table(value: Any, hints: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON data as an object that has every key of `hints` in its type; other keys are kept as they are.
+
+    >>> decode_table({"steps": 3, "note": "x"}, {"steps": int})
+    {'steps': 3, 'note': 'x'}
+    """
+    table = _expected(value, Mapping, "an object")
+    for name in hints:
+        if name not in table:
+            raise TypeError(f"an object with the key {name!r}")
+    found = {}
+    for name, item in table.items():
+        try:
+            found[name] = decode(item, hints.get(name, Any))
+        except TypeError as error:
+            raise TypeError(f"an object whose {name!r} is {error}") from None
+    return found
 
 
 def _decode_union(value: Any, arguments: tuple[Any, ...]) -> Any:
@@ -123,12 +146,66 @@ def parse_json(text: str | bytes, where: str) -> Any:
     [1, 2]
     """
     try:
-        return json.loads(text)
+        # json itself lets half a character pass in bytes
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        value = json.loads(text)
+        if not has_half_character(value, text):
+            return value
     except json.JSONDecodeError as error:
         raise InputError(f"{where} is not JSON (line {error.lineno}): {error.msg}.") from None
     except (ValueError, RecursionError) as error:
         # bytes that are no UTF-8, numbers of thousands of digits, lists a thousand deep
         raise InputError(f"{where} is not JSON that is read ({str(error).split(';')[0][:100]}).") from None
+    raise InputError(f"{where} holds half a character (a lone surrogate), which is no Unicode text: mend or remove it.")
+
+
+def has_half_character(value: Any, text: str) -> bool:
+    """Whether the JSON `value` that was read from `text` holds a lone surrogate, which no file and no tokenizer takes.
+
+    >>> has_half_character(["a"], '["a"]')
+    False
+    """
+    try:
+        text.encode()
+        # an escape is the only other way in; most texts have none
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether `path` is a file; a name that no file can have (too long, a zero byte) is none.
+
+    >>> is_file("a" * 5000)
+    False
+    """
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether `path` is a folder; a name that no folder can have is none.
+
+    >>> is_folder("a" * 5000)
+    False
+    """
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a file; raises `InputError` with the system's own reason where they cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"{path} cannot be read ({reason}): check the path.") from None
 
 
 @functools.cache
@@ -210,9 +287,9 @@ class Record:
     def load(cls, path: str | Path) -> Self:
         """Read a record that `save` wrote."""
         path = Path(path)
-        if not path.is_file():
+        if not is_file(path):
             raise InputError(f"{path} is not a file: give the path of a saved {cls.__name__}.")
-        return cls.from_json(path.read_bytes())
+        return cls.from_json(read_bytes(path))
 
     def summary(self) -> str:
         """One stable line: the class and its short fields."""

@@ -81,6 +81,40 @@ def test_a_cell_that_is_neither_is_refused(shell):
 
 
 @pytest.mark.parametrize(
+    ("cell", "sentence"),
+    [
+        ("a = " + "[" * 20_000, r"neither JSONL records nor TOML options \(maximum recursion depth exceeded"),
+        ("a = " + "9" * 5000, r"neither JSONL records nor TOML options \(Exceeds the limit"),
+        ("a = 0x" + "f" * 5000, "the cell's option a is a number of thousands of digits: correct it"),
+        ("a." * 20_000 + "b = 1", r"neither JSONL records nor TOML options \(a key of more than 20 parts\)"),
+        ("x = {" + "'a'." * 30 + "b = 1}", "a key of more than 20 parts"),
+        ('{"text": "\ud800"}', "no Unicode text at position 10: mend it"),
+        ('x = "\ud800"', "no Unicode text at position 5: mend it"),
+    ],
+    ids=[
+        "brackets",
+        "digits",
+        "hexadecimal",
+        "a long key",
+        "a long key in a table",
+        "half a character",
+        "the same in TOML",
+    ],
+)
+def test_a_hostile_cell_is_refused_in_one_line(shell, cell, sentence):
+    with pytest.raises(UsageError, match=sentence) as caught:
+        shell.run_cell_magic("geonb", "plan -m embedded", cell)
+    assert "\n" not in str(caught.value).strip() and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("text", ["a.b" * 40, "# " + "a." * 40, '"""' + "a." * 40])
+def test_dots_inside_a_string_or_a_comment_are_no_key(shell, text):
+    with pytest.raises(UsageError) as caught:
+        shell.run_cell_magic("geonb", "plan -m embedded", f"seed = 'x'\noutput = '{text}'\n# {text}\n")
+    assert "parts" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("line", "offered"),
     [("%geonb ", {"model", "plan", "train", "demo"}), ("%geonb model c", {"capacity", "info"}),
      ("%geonb model capacity --", {"--sort-by", "--json", "embedded"})],

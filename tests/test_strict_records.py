@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from geonb.errors import GeonbError, InputError
 from geonb.geometry.measurement import Measurement
+from geonb.records import parse_json
 from geonb.train.events import StopEvent, event_from_line
 from geonb.train.gates import Verification
 
@@ -60,3 +61,18 @@ def test_a_trace_line_of_any_kind_is_an_event_or_a_sentence(data):
 def test_a_record_reads_back_what_it_wrote():
     stop = StopEvent(step=3, reason="horizon", horizon=3, because="done", best_step=2, best_loss=float("inf"))
     assert event_from_line(stop.to_json()) == stop
+
+
+@pytest.mark.parametrize(
+    "text", ['{"x": "\\ud800"}', b'{"x": "\xed\xa0\x80"}', '{"x": "\ud800"}', '{"\\udc00": 1}'], ids=repr
+)
+def test_half_a_character_is_refused_however_it_is_written(text):
+    with pytest.raises(InputError, match=r"half a character|is not JSON that is read"):
+        parse_json(text, "the file")
+
+
+@pytest.mark.parametrize(
+    "text", ['"\\ud83d\\ude00"', '"\U0001f600"', '"\U0001f600"'.encode(), b'\xef\xbb\xbf"\\ud83d\\ude00"']
+)
+def test_a_whole_character_is_read_however_it_is_written(text):
+    assert parse_json(text, "the file") == "\U0001f600"

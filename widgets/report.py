@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from geonb.errors import GeonbError
+from geonb.errors import GeonbError, InputError
 from geonb.records import atomic_write
 from geonb.train.events import StopEvent
 from geonb.train.gates import Verification
@@ -13,6 +14,9 @@ from geonb.train.run_folder import RunFolder
 from geonb.train.samples import Samples
 from geonb.widgets.spectrum_picture import spectra_picture, tail_map
 from geonb.widgets.trace_picture import trace_picture
+
+if TYPE_CHECKING:
+    from geonb.models.checkpoint import Checkpoint
 
 _STYLE = """
 :root{color-scheme:light dark}
@@ -56,9 +60,10 @@ def write_report(folder: str | Path) -> Path:
 
 
 def _lead(plan, stop: StopEvent | None) -> str:
-    chosen = plan.chosen()
+    ranks = [target.rank for target in plan.chosen()]
+    between = f", ranks {min(ranks)} to {max(ranks)}" if ranks else ""
     text = (
-        f"{len(chosen)} matrices, ranks {min(t.rank for t in chosen)} to {max(t.rank for t in chosen)}, "
+        f"{len(ranks)} matrices{between}, "
         f"batch {plan.batch['size']}, horizon {plan.horizon['steps']} steps, controller {plan.controller['name']}."
     )
     return text + (f" Ended at step {stop.step}: {stop.because}." if stop is not None else " Still running.")
@@ -74,26 +79,50 @@ def _cards(verification: Verification | None) -> str:
     if verification.base_retention is not None and verification.adapted_retention is not None:
         change = f"{verification.base_retention:.3f} → {verification.adapted_retention:.3f}"
         cards.append(("", change, "loss on held-out base text"))
-    worst = max(layer.over_sigma_k for layer in verification.layers)
-    cards.append(("", f"{worst:.2f} σₖ", "largest weight change, spectral norm"))
+    if verification.layers:
+        worst = max(layer.over_sigma_k for layer in verification.layers)
+        cards.append(("", f"{worst:.2f} σₖ", "largest weight change, spectral norm"))
     return '<div class="cards">' + "".join(
         f'<div class="card {html.escape(kind)}"><b>{html.escape(value)}</b><span>{html.escape(label)}</span></div>'
         for kind, value, label in cards
     ) + "</div>"  # fmt: skip
 
 
+def _at_hand(source: str) -> Checkpoint:
+    """The model where it lies on this machine: whoever looks at a stranger's run has asked for no download."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    from geonb.models.checkpoint import Checkpoint, registered_folder
+
+    try:
+        is_folder = Path(source).expanduser().is_dir()
+    except (OSError, ValueError, RuntimeError):
+        # a name that no folder can have
+        is_folder = False
+    if is_folder or source == "embedded" or registered_folder(source) is not None:
+        return Checkpoint.open(source)
+    try:
+        folder = snapshot_download(source, local_files_only=True)
+    except (HfHubHTTPError, OSError, ValueError):
+        raise InputError(
+            f"the plan's model {source[:200]} is neither a folder here nor in the hub's cache, and a report downloads "
+            "nothing: download it first and write the report again."
+        ) from None
+    return Checkpoint(source, Path(folder))
+
+
 def _geometry(plan) -> str:
-    """The spectra, from the cache that the plan filled; a model that has gone away leaves a sentence."""
-    from geonb.models.checkpoint import Checkpoint
+    """The spectra, from the cache that the plan filled; a model that has gone away, or was never here, leaves a sentence."""
     from geonb.models.geometry import stream_geometry
 
     try:
-        checkpoint = Checkpoint.open(plan.model["source"])
+        checkpoint = _at_hand(plan.model["source"])
         names = {target.name for target in plan.chosen()}
         refs = tuple(ref for ref in checkpoint.refs if ref.name in names)
         geometries = list(stream_geometry(checkpoint, refs=refs))
     except GeonbError as error:
-        return f"<p>The spectra cannot be drawn: {html.escape(str(error))}</p>"
+        return f"<p>The spectra are left out: {html.escape(str(error))}</p>"
     return (
         f'<div class="wide">{tail_map(geometries)}</div><details open><summary>Singular values</summary>'
         f'<div class="wide">{spectra_picture(geometries)}</div></details>'

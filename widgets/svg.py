@@ -65,7 +65,8 @@ class Axis:
             steps = (1,) if last - first > 3 else (1, 2, 5)
             return [s * 10.0**e for e in range(first, last + 1) for s in steps if self.low <= s * 10.0**e <= self.high]
         span = self.high - self.low
-        if span <= 0:
+        # beyond these no step between two numbers is a number
+        if not 1e-300 < span < math.inf:
             return [self.low]
         step = 10 ** math.floor(math.log10(span / 4))
         step = next(step * factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from geonb.records import encode
+from geonb.records import decode, encode, parse_json
+from geonb.train.events import EvalEvent, NoteEvent, StopEvent, event_from_dict
 
 SERIES = ("loss", "eta_ceiling", "eta_sps", "eta_weyl", "eta_step", "gap", "noise_scale", "gradient_norm")
 BINDINGS = ("ceiling", "sps", "weyl", "none")
@@ -18,7 +18,6 @@ BINDINGS = ("ceiling", "sps", "weyl", "none")
 _CHUNK = 4 * 2**20
 # longer than the end that all lines of a trace have in common, so that another trace is told from this one
 _TAIL = 4096
-_EVALUATION: dict[str, Any] = {"conditions": (), "retention_loss": None, "best": False}
 
 
 class Growing:
@@ -65,32 +64,34 @@ class TraceColumns:
         self.unit = ""
 
     def add(self, event: dict[str, Any]) -> None:
-        """Take in one event, as it stands in trace.jsonl."""
-        kind = event.get("kind")
-        if kind == "step":
+        """Take in one event, as it stands in trace.jsonl; raises `InputError` or `TypeError` for a damaged one."""
+        if event.get("kind") == "step":
             self._add_step(event)
-        elif kind == "eval":
-            self.evaluations.append({**_EVALUATION, **event, "step": int(event["step"]), "loss": event["loss"]})
+            return
+        # steps are many, and read by hand; of the others there are few, and they are checked as the records that they are
+        found = event_from_dict(event)
+        if isinstance(found, EvalEvent):
+            self.evaluations.append(encode(found.to_dict()))
             self.stop = None
-        elif kind == "note":
-            self.notes.append(f"step {int(event['step'])}: {event['because']}")
-        elif kind == "stop":
-            self.stop = event
+        elif isinstance(found, NoteEvent):
+            self.notes.append(f"step {found.step}: {found.because}")
+        elif isinstance(found, StopEvent):
+            self.stop = encode(found.to_dict())
 
     def _add_step(self, event: dict[str, Any]) -> None:
         # everything is read before anything is kept, so that a damaged line leaves no half of a step
-        step, series = float(event["step"]), [_float(event.get(name)) for name in SERIES]
-        name = event.get("binding", "none")
+        step, series = float(decode(event["step"], int)), [_float(event.get(name)) for name in SERIES]
+        name, unit = event.get("binding", "none"), decode(event.get("unit", self.unit), str)
         binding = BINDINGS.index(name) if name in BINDINGS else BINDINGS.index("none")
         layers = [
-            (layer["name"], *(_float(layer[key]) for key in ("budget_used", "norm", "over_sigma_k")))
+            (decode(layer["name"], str), *(_float(layer[key]) for key in ("budget_used", "norm", "over_sigma_k")))
             for layer in event.get("layers") or ()
         ]
         self.stop = None  # a resumed run goes on behind its earlier stop
         self.step.append(step)
         self.series.append(series)
         self.binding.append(binding)
-        self.unit = event.get("unit", self.unit)
+        self.unit = unit
         if not layers:
             return
         if self.strip is None or len(layers) != len(self.layers):
@@ -116,6 +117,9 @@ class TraceReader:
     def read(self) -> bool:
         """Take in what was added, at most a few megabytes; whether anything changed."""
         try:
+            # a pipe would be waited for
+            if not self.path.is_file():
+                return False
             with self.path.open("rb") as stream:
                 cut = self._was_cut(stream)
                 if cut:
@@ -143,8 +147,8 @@ class TraceReader:
 
     def _take(self, line: bytes) -> None:
         try:
-            self.columns.add(json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            self.columns.add(parse_json(line, "a trace line"))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             # a damaged line is counted and shown, and hides nothing of the others
             self.unreadable += 1
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geonb.errors import InputError
+from geonb.records import has_half_character, is_file, read_bytes
 
 _ROLES = ("system", "user", "assistant", "tool", "developer")
 
@@ -28,11 +29,11 @@ class DataRecord:
 def read_records(path: str | Path) -> list[DataRecord]:
     """Every record of a JSONL file; the first line that is no record is an `InputError` with its number."""
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path} is not a file; the data is a JSONL file with one record a line: check the path.")
     try:
         # by line feeds alone: a JSON string may hold U+2028 and its kin as they are
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+        lines = read_bytes(path).decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not UTF-8 text (byte {error.start}); allowed is JSONL in UTF-8: save it so."
@@ -46,7 +47,9 @@ def read_records(path: str | Path) -> list[DataRecord]:
 def json_of_line(where: str, line: str) -> Any:
     """The value on one line of a JSONL file; `where` names file and line in the `InputError` for what is not read."""
     try:
-        return json.loads(line)
+        value = json.loads(line)
+        if not has_half_character(value, line):
+            return value
     except json.JSONDecodeError as error:
         raise InputError(
             f"{where} is not JSON ({error.msg} at column {error.colno}): mend or remove the line."
@@ -54,6 +57,9 @@ def json_of_line(where: str, line: str) -> Any:
     except (ValueError, RecursionError) as error:
         reason = str(error).split(";")[0][:100]
         raise InputError(f"{where} holds JSON that is not read ({reason}): mend or remove the line.") from None
+    raise InputError(
+        f"{where} holds half a character (a lone surrogate), which is no Unicode text: mend or remove the line."
+    )
 
 
 def _record(path: Path, number: int, line: str) -> DataRecord:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from geonb.errors import InputError
+from geonb.records import plain
 
 # for tokenizers without a template of their own: plain role headings (convention, named in the plan)
 PLAIN_TEMPLATE = (
@@ -13,6 +14,16 @@ PLAIN_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 )
+
+
+class CannotRender(InputError):
+    """A chat template that cannot render these messages; `reason` is jinja's or the template's own."""
+
+    def __init__(self, reason: object) -> None:
+        self.reason = plain(" ".join(str(reason).split())[:160]) or "it does not say why"
+        super().__init__(
+            f'the chat template cannot render these messages ({self.reason}): mend it, or give {{"text"}} records.'
+        )
 
 
 def template_source(tokenizer: Any) -> str:
@@ -23,13 +34,33 @@ def template_source(tokenizer: Any) -> str:
 
 
 def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, prompt: bool = False) -> str:
-    """The conversation as text; with `prompt`, up to where the assistant starts to write."""
-    return tokenizer.apply_chat_template(
-        list(messages),
-        tokenize=False,
-        add_generation_prompt=prompt,
-        chat_template=tokenizer.chat_template or PLAIN_TEMPLATE,
-    )
+    """The conversation as text; with `prompt`, up to where the assistant starts to write.
+
+    It is the text of transformers' `apply_chat_template`, made under a budget of work. Raises `CannotRender` (an
+    `InputError`) for whatever the template raises, and for one that asks for more work than a conversation needs.
+    """
+    from geonb.data.sandbox import render as rendered
+
+    try:
+        if not messages:
+            raise ValueError("there is no message")
+        template = tokenizer.get_chat_template(None if tokenizer.chat_template else PLAIN_TEMPLATE)
+        if not isinstance(template, str):
+            raise ValueError(f"it is a {type(template).__name__} and no text")
+        special = {
+            name: token if isinstance(token, list) else str(token)
+            for name, token in tokenizer.special_tokens_map.items()
+        }
+        return rendered(
+            template,
+            messages=[dict(message) for message in messages],
+            tools=None,
+            documents=None,
+            add_generation_prompt=prompt,
+            **special,
+        )
+    except Exception as error:  # a template raises whatever it likes
+        raise CannotRender(error) from None
 
 
 def assistant_spans(tokenizer: Any, messages: Sequence[dict[str, str]]) -> tuple[str, list[tuple[int, int]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from geonb.records import Record
+from geonb.records import Record, plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,4 +25,4 @@ class Measurement(Record):
     def summary(self) -> str:
         interval = f" [{self.interval[0]:.4g}, {self.interval[1]:.4g}]" if self.interval else ""
         null = f", null {self.null:.4g}" if self.null is not None else ""
-        return f"{self.value:.4g} {self.unit}{interval} (n = {self.n}{null})"
+        return f"{self.value:.4g} {plain(self.unit)}{interval} (n = {self.n}{null})"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
+from geonb.errors import InputError
 from geonb.records import Record
 
 EPS = 2.0**-23  # float32's spacing at 1: the floor for every derived quantity, whatever the compute dtype
@@ -32,6 +35,16 @@ class Spectrum(Record):
     error_bound: float = 0.0
     backend: str = "numpy"
     dtype: str = "float64"
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The spectrum that `data` describes; a negative size is an `InputError`."""
+        found = super(Spectrum, cls).from_dict(data)
+        if min(found.shape) < 0:
+            raise InputError(
+                f"Spectrum has the shape {found.shape}; allowed are sizes of 0 and more: compute it again."
+            )
+        return found
 
     @classmethod
     def of(cls, values, *, shape: tuple[int, int] | None = None) -> Spectrum:

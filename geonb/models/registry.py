@@ -18,7 +18,7 @@ from typing import Any
 from geonb.errors import InputError
 from geonb.models.cache import cache_folder
 from geonb.models.headers import read_headers
-from geonb.records import Record, atomic_write, plain, table_html
+from geonb.records import Record, atomic_write, is_folder, plain, table_html
 
 # a name never has a slash, so it is never a hub id
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
@@ -266,7 +266,7 @@ def _change(change: Callable[[dict[str, Any]], None]) -> None:
 def _described(name: str, place: str, folder: Path, size: int | None = None) -> KnownModel:
     """What the config and the headers of `folder` say, without loading the model."""
     architecture, parameters, problem = "", None, ""
-    is_there = folder.is_dir()
+    is_there = is_folder(folder)
     try:
         if not is_there:
             raise InputError(f"{folder} is gone")

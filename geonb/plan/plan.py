@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from geonb.derive.context import Calibration
 from geonb.derive.derivation import Derivation
+from geonb.errors import InputError
 from geonb.plan.target import TargetPlan
-from geonb.records import Record
+from geonb.records import Record, decode_table
 
 SCHEMA = 1
 
 __all__ = ["SCHEMA", "Plan", "TargetPlan"]
+
+# what the dict fields hold at least, for every reader of a plan file; a baseline's controller adds a rate
+_PARTS: dict[str, dict[str, Any]] = {
+    "model": {
+        "source": str, "name": str, "architecture": str, "digest": str, "parameters": int, "context_length": int | None,
+    },
+    "data": {"path": str, "digest": str, "n_examples": int, "n_tokens": int, "n_cut": int, "template": str},
+    "evaluation": {"path": str | None, "digest": str | None},
+    "split": {"method": str, "n_train": int, "n_eval": int, "resolves": float | None, "because": str},
+    "batch": {
+        "size": int, "micro": int, "accumulation": int, "source": str, "micro_source": str, "model_bytes": int,
+        "example_bytes": int,
+    },
+    "horizon": {"steps": int, "epochs": float, "source": str},
+    "controller": {"name": str, "basis": str, "budget": str, "sides": str},
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +63,28 @@ class Plan(Record):
     measured_during_training: dict[str, str]
     verified_after_training: dict[str, str]
     options: dict[str, Any]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The plan that `data` describes, whole: a part that lacks what every reader of plans needs is an `InputError`."""
+        from geonb.derive.table import FIFTEEN
+
+        found = super(Plan, cls).from_dict(data)
+        parts = {}
+        for name, hints in _PARTS.items():
+            try:
+                parts[name] = decode_table(getattr(found, name), hints)
+            except TypeError as error:
+                raise InputError(
+                    f"Plan was given the field {name!r}; allowed is {error}: is this file of another version?"
+                ) from None
+        keys = {derivation.key for derivation in found.derivations}
+        missing = [key for module in FIFTEEN if (key := module.__name__.rpartition(".")[2]) not in keys]
+        if missing:
+            raise InputError(
+                f"Plan was given derivations without {missing[0]!r}; allowed are all fifteen: is this file of another version?"
+            )
+        return dataclasses.replace(found, **parts)
 
     def chosen(self) -> tuple[TargetPlan, ...]:
         """The matrices that will be trained, in the order of the checkpoint."""

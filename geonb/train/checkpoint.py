@@ -16,6 +16,7 @@ from torch import Tensor
 
 from geonb.errors import GeonbError, InputError
 from geonb.records import atomic_write
+from geonb.train.own_files import refuse_link
 
 
 @dataclass(slots=True)
@@ -51,6 +52,7 @@ def save_snapshot(path: Path, snapshot: Snapshot, *, before: Callable[[], None] 
     }
     header = {"step": snapshot.step, "trace_length": snapshot.trace_length, "facts": snapshot.facts}
     state = json.dumps(header, sort_keys=True)
+    refuse_link(path.parent, "nothing is saved there: remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         if before is not None:

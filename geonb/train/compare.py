@@ -9,10 +9,10 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -108,6 +108,18 @@ class RunsCompared(Record):
             caption=f"Pairs on the same examples. {_CAVEAT}",
         )
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The comparison that `data` describes; a row of another length than the runs is an `InputError`."""
+        found = super(RunsCompared, cls).from_dict(data)
+        for name, values in found.differences.items():
+            if not isinstance(values, tuple) or len(values) != len(found.runs):
+                raise InputError(
+                    f"RunsCompared has {plain(name)[:40]!r} in the field 'differences'; allowed is one value for each of "
+                    f"the {len(found.runs)} runs: is this file of another version?"
+                )
+        return found
+
     def _differing_rows(self) -> list[tuple[str, ...]]:
         return [
             (
@@ -141,6 +153,8 @@ def compare_runs(folders: Iterable[str | Path], *, labels: Sequence[str] | None 
             f"compare was given {len(paths)} run folder{'s' if len(paths) != 1 else ''}; allowed are two or more: "
             "give the -o of another `train run` as well."
         )
+    if any("\0" in str(path) for path in paths):
+        raise InputError("compare was given a path with a zero byte in it: correct it.")
     if labels is not None and len(labels) != len(paths):
         raise InputError(
             f"compare was given {len(labels)} labels for {len(paths)} run folders; allowed is one label for each "

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
+from geonb.errors import InputError
 from geonb.geometry.measurement import Measurement
-from geonb.records import Record, table_html
+from geonb.records import Record, plain, table_html
 
 PASSED, FAILED, UNMEASURED = "passed", "failed", "unmeasured"
 _MARK = {PASSED: "✓", FAILED: "✗", UNMEASURED: "·"}
@@ -21,6 +24,17 @@ class Gate(Record):
     value: float | None
     threshold: float | None
     because: str
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The gate that `data` describes; a state that no gate has is an `InputError`."""
+        found = super(Gate, cls).from_dict(data)
+        if found.status not in _MARK:
+            raise InputError(
+                f"Gate has {plain(found.status)[:40]!r} in the field 'status'; allowed are {', '.join(_MARK)}: is this "
+                "file of another version?"
+            )
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +65,21 @@ class Verification(Record):
     cka: dict[str, Measurement]  # per layer, base against adapted hidden states
     repetition: Measurement
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The verification that `data` describes; a change of a loss without the losses is an `InputError`."""
+        found = super(Verification, cls).from_dict(data)
+        if found.retention is not None and (found.base_retention is None or found.adapted_retention is None):
+            raise InputError(
+                "Verification has a 'retention' and not both of 'base_retention' and 'adapted_retention'; allowed are "
+                "all three or none: is this file of another version?"
+            )
+        return found
+
     def summary(self) -> str:
         failed = [gate.name for gate in self.gates if gate.required and gate.status != PASSED]
-        reason = f", not passed: {', '.join(failed)}" if failed else ""
-        return f"Verification({self.verdict}: {len(self.gates)} gates{reason})"
+        reason = f", not passed: {plain(', '.join(failed))}" if failed else ""
+        return f"Verification({plain(self.verdict)}: {len(self.gates)} gates{reason})"
 
     def to_text(self) -> str:
         lines = [f"Verification: {self.verdict}"]
@@ -69,7 +94,7 @@ class Verification(Record):
                 f"  retention loss base {self.base_retention:.4f} -> adapter {self.adapted_retention:.4f} nats/token   "
                 f"{self.retention!r}"
             )
-        return "\n".join(lines)
+        return "\n".join(plain(line) for line in lines)
 
     def to_html(self) -> str:
         gates = table_html(

@@ -12,7 +12,7 @@ import numpy as np
 from geonb.errors import InputError
 from geonb.geometry.measurement import Measurement
 from geonb.plan.plan import Plan
-from geonb.records import Record
+from geonb.records import Record, is_folder
 from geonb.train.events import EvalEvent, StepEvent, StopEvent
 from geonb.train.example_losses import ExampleLosses
 from geonb.train.gates import Verification
@@ -86,7 +86,7 @@ def look(path: Path, label: str) -> Look:
         "retention": (),
     }
     if not run.is_run():
-        there = "holds no plan.json" if path.is_dir() else "is not there"
+        there = "holds no plan.json" if is_folder(path) else "is not there"
         known["problem"] = f"{path} {there}, so it is no run: give the -o of a `train run`."
         return Look(facts=RunFacts(**known), missing=f"{label} is no run")
     known["state"] = _try(problems, "status.json", lambda: _state(run)) or "dead"

@@ -23,8 +23,14 @@ except ImportError:  # Windows
 
 from geonb.errors import InputError
 from geonb.plan.plan import Plan
-from geonb.records import Record, atomic_write
+from geonb.records import Record, atomic_write, is_file, read_bytes
 from geonb.train.events import Event, event_from_line
+from geonb.train.own_files import open_own, refuse_link, refuse_other
+
+_NO_TRACE = "this run does not go on: copy it"
+_NO_LOCK = "this run is not trained in: remove it"
+_NO_STOP = "no stop is asked for: remove it"
+_NO_SAVING = "nothing is saved there: remove it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +48,11 @@ class Status(Record):
 
 
 def _is_taken(path: Path) -> bool:
-    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+    try:
+        return path.exists() and (not path.is_dir() or any(path.iterdir()))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"the output {str(path)[:200]!r} cannot be used ({reason}): choose another with -o.") from None
 
 
 def refuse_existing(path: str | Path | None) -> None:
@@ -71,6 +81,8 @@ class RunFolder:
                 raise InputError(
                     f"{folder.path} is not a geonb run, so --overwrite leaves it alone: choose another with -o."
                 )
+            if folder.path.is_symlink():
+                raise InputError(f"{folder.path} is a link, so --overwrite leaves it alone: give the folder itself.")
             if folder.is_alive():
                 raise InputError(
                     f"{folder.path} is in training, so --overwrite leaves it alone: stop it first, or choose another -o."
@@ -95,7 +107,7 @@ class RunFolder:
         return folder
 
     def is_run(self) -> bool:
-        return self.plan_path.is_file()
+        return is_file(self.plan_path)
 
     @property
     def plan_path(self) -> Path:
@@ -146,7 +158,7 @@ class RunFolder:
         line = json.dumps(event.to_dict(), allow_nan=False, ensure_ascii=False, separators=(",", ":")) + "\n"
         before = self.trace_length()
         try:
-            with self.trace_path.open("ab", buffering=0) as stream:
+            with open_own(self.trace_path, "ab", _NO_TRACE) as stream:
                 data = line.encode("utf-8")
                 if stream.write(data) != len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.trace_path))
@@ -164,22 +176,27 @@ class RunFolder:
 
     def trace_length(self) -> int:
         """Bytes in the trace."""
-        return self.trace_path.stat().st_size if self.trace_path.exists() else 0
+        return self.trace_path.stat().st_size if self.trace_path.is_file() else 0
 
     def cut_trace(self, length: int) -> None:
         """Forget what was written after the checkpoint that a resumed run starts from."""
+        refuse_link(self.trace_path, _NO_TRACE)
+        refuse_other(self.trace_path, _NO_TRACE)
         if self.trace_length() < length:
             raise InputError(
                 f"{self.trace_path} is {self.trace_length():,} bytes long and its checkpoint counts on {length:,}: the trace "
                 "was cut or replaced, so this run cannot go on; start it again with --overwrite."
             )
         if self.trace_path.exists():
-            os.truncate(self.trace_path, length)
+            with open_own(self.trace_path, "r+b", _NO_TRACE) as stream:
+                stream.truncate(length)
 
     def events(self) -> Iterator[Event]:
         """The events so far; a last line that is still being written is left out."""
         if not self.trace_path.exists():
             return
+        if not self.trace_path.is_file():
+            raise InputError(f"{self.trace_path} is no file: copy the run again.")
         with self.trace_path.open("rb") as stream:
             for line in stream:
                 if line.endswith(b"\n"):
@@ -193,18 +210,20 @@ class RunFolder:
     def status(self) -> Status | None:
         """The last written status, or None before the first."""
         path = self.path / "status.json"
-        return Status.from_json(path.read_bytes()) if path.is_file() else None
+        return Status.from_json(read_bytes(path)) if path.is_file() else None
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Train in this folder alone: the lock goes with the process, however that ends.
 
-        Raises `InputError` where another process, or another thread of this one, trains here.
+        Raises `InputError` where another process, or another thread of this one, trains here, and where something that
+        training writes is a link to elsewhere.
         """
+        self.refuse_links()
         if fcntl is None:
             yield
             return
-        with self.lock_path.open("ab") as stream:
+        with open_own(self.lock_path, "ab", _NO_LOCK) as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -218,9 +237,21 @@ class RunFolder:
                 return
             yield
 
+    def refuse_links(self) -> None:
+        """Raise `InputError` where a name that this run writes to is a link to elsewhere."""
+        for path, consequence in (
+            (self.trace_path, _NO_TRACE),
+            (self.lock_path, _NO_LOCK),
+            (self.path / "stop", _NO_STOP),
+            (self.checkpoint_path.parent, _NO_SAVING),
+            (self.adapter_path, _NO_SAVING),
+            (self.last_adapter_path, _NO_SAVING),
+        ):
+            refuse_link(path, consequence)
+
     def is_held(self) -> bool | None:
         """Whether somebody trains here; None where no lock was ever taken."""
-        if fcntl is None or not self.lock_path.is_file():
+        if fcntl is None or not self.lock_path.is_file() or self.lock_path.is_symlink():
             return None
         try:
             with self.lock_path.open("rb") as stream:
@@ -251,12 +282,12 @@ class RunFolder:
 
     def request_stop(self) -> None:
         """Ask the run to stop at its next step, with a checkpoint."""
-        (self.path / "stop").touch()
+        open_own(self.path / "stop", "ab", _NO_STOP).close()
 
     def take_stop_request(self) -> bool:
         """Whether a stop was asked for; the request is used up."""
         request = self.path / "stop"
-        if not request.exists():
+        if request.is_symlink() or not request.is_file():
             return False
         request.unlink(missing_ok=True)
         return True

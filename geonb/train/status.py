@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from geonb.records import Record
+from geonb.records import Record, plain
 from geonb.train.events import EvalEvent, StepEvent, StopEvent
 from geonb.train.gates import Verification
 from geonb.train.run_folder import RunFolder
@@ -28,7 +28,7 @@ class RunStatus(Record):
     message: str
 
     def to_text(self) -> str:
-        share = self.step / self.horizon if self.horizon else 0.0
+        share = min(1.0, max(0.0, self.step / self.horizon)) if self.horizon else 0.0
         bar = "█" * round(24 * share) + "░" * (24 - round(24 * share))
         lines = [f"{self.folder}: {self.state}", f"  {bar} step {self.step} of {self.horizon}"]
         if self.loss is not None:
@@ -41,7 +41,7 @@ class RunStatus(Record):
             lines.append(f"  verification: {self.verdict}")
         if self.message:
             lines.append(f"  {self.message}")
-        return "\n".join(lines)
+        return "\n".join(plain(line) for line in lines)
 
 
 def run_status(folder: str | Path) -> RunStatus:

@@ -49,6 +49,8 @@ class Training:
         self.plan = plan
         self.run = run
         self.should_stop = should_stop or (lambda: False)
+        if run is not None:
+            run.refuse_links()
         snapshot = load_snapshot(run.checkpoint_path) if resume and run is not None else None
         bases = run.checkpoint_path.parent / "bases.safetensors" if run is not None else None
         self.equipment = equipment or equip(plan, device=device, bases_path=bases)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geonb.data.template import render
+from geonb.data.template import CannotRender, render
 from geonb.errors import InputError
-from geonb.records import Record, plain
+from geonb.records import Record, has_half_character, is_file, plain, read_bytes
 from geonb.train.probes import repetition_rate
 from geonb.workbench.bench import Bench
 
@@ -134,9 +134,8 @@ def encode_prompt(tokenizer: Any, text: str, *, chat: bool | None = None, contex
     if chat:
         try:
             written = render(tokenizer, [{"role": "user", "content": text}], prompt=True)
-        except Exception as error:  # a template raises whatever it likes
-            reason = " ".join(str(error).split())[:160]
-            raise InputError(f"the chat template refuses a user turn alone ({reason}): give --raw.") from None
+        except CannotRender as error:
+            raise InputError(f"the chat template refuses a user turn alone ({error.reason}): give --raw.") from None
         ids = list(tokenizer(written, add_special_tokens=False, verbose=False)["input_ids"])
     else:
         ids = list(tokenizer(text, verbose=False)["input_ids"])
@@ -153,17 +152,17 @@ def encode_prompt(tokenizer: Any, text: str, *, chat: bool | None = None, contex
     return Prompt(text=text, ids=tuple(ids), chat=chat)
 
 
-def read_prompts(source: str | Path) -> tuple[SuitePrompt, ...]:
+def read_suite_prompts(source: str | Path) -> tuple[SuitePrompt, ...]:
     """The prompts of a file: .txt (one a line), .json (a list of texts or objects) or .jsonl ({"prompt", "answer"?}).
 
     Raises `InputError` with file and place for anything else.
     """
     path = Path(source)
-    if path.suffix not in {".txt", ".json", ".jsonl"} or not path.is_file():
-        what = "does not exist" if not path.is_file() else f"ends in {path.suffix!r}"
+    if path.suffix not in {".txt", ".json", ".jsonl"} or not is_file(path):
+        what = "does not exist" if not is_file(path) else f"ends in {path.suffix!r}"
         raise InputError(f"{path} {what}; allowed is a .txt, .json or .jsonl file of prompts: check the path.")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8.") from None
     # split at line feeds only: other separators may stand inside a prompt
@@ -188,9 +187,12 @@ def read_prompts(source: str | Path) -> tuple[SuitePrompt, ...]:
 
 def _parse(where: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if not has_half_character(value, text):
+            return value
     except (ValueError, RecursionError):
         raise InputError(f'{where} is not JSON; allowed is such as {{"prompt": "..."}}: mend it.') from None
+    raise InputError(f"{where} holds half a character (a lone surrogate), which is no Unicode text: mend it.")
 
 
 def _suite_prompt(where: str, row: Any) -> SuitePrompt:

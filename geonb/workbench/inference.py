@@ -28,7 +28,7 @@ from geonb.workbench.generation import (
     encode_prompt,
     generate,
     printable,
-    read_prompts,
+    read_suite_prompts,
 )
 from geonb.workbench.prompts import LOOP, contains_answer
 
@@ -191,13 +191,13 @@ def infer_suite(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Suite:
-    """`infer` over every prompt of a file (`read_prompts`), one JSON line a prompt into `output`, and the rates of all.
+    """`infer` over every prompt of a file (`read_suite_prompts`): one JSON line a prompt into `output`, the rates of all.
 
     `resume` goes on behind the whole lines that `output` holds (a half line at its end is dropped); they must be of the
     same model, adapter, prompts and options. Raises `InputError` for what cannot be used, before weights are loaded.
     """
     _check(max_tokens, scan, adapter, null_draws)
-    prompts = read_prompts(source)
+    prompts = read_suite_prompts(source)
     checkpoint, folder, checked = _open(model, adapter, [one.text for one in prompts], chat)
     drawn = {"null_draws": null_draws, "seed": seed} if scan else None
     setting = _setting(checkpoint, folder, [max_tokens, checked[0].chat, drawn])

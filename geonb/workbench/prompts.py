@@ -13,7 +13,7 @@ from typing import Any
 
 from geonb.errors import InputError
 from geonb.geometry.measurement import Measurement
-from geonb.records import Record, plain
+from geonb.records import Record, is_file, plain, read_bytes
 from geonb.workbench.compare_adapters import (
     DEGENERATED,
     DEGRADED,
@@ -146,11 +146,11 @@ def read_prompts(path: str | Path, tokenizer: Any, *, context: int | None, limit
     [Prompt(text='Two and two make', ids=(512, 7), answer='four')]
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f'{path} is not a file; prompts are JSONL of {{"prompt": "..."}}: check the path.')
     try:
         # only line feeds end a record: JSON strings may hold other separators of lines
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_bytes(path).decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}); allowed is JSONL in UTF-8.") from None
     found = []
@@ -164,7 +164,7 @@ def read_prompts(path: str | Path, tokenizer: Any, *, context: int | None, limit
 
 def _prompt(where: str, line: str, tokenizer: Any, context: int | None) -> Prompt:
     from geonb.data.records import json_of_line
-    from geonb.data.template import render
+    from geonb.data.template import CannotRender, render
 
     data = json_of_line(where, line)
     if not isinstance(data, dict) or ("prompt" in data) == ("messages" in data):
@@ -184,9 +184,10 @@ def _prompt(where: str, line: str, tokenizer: Any, context: int | None) -> Promp
         messages = _messages(where, data["messages"])
         try:
             text = render(tokenizer, messages, prompt=True)
-        except Exception as error:  # a template raises whatever it likes
-            reason = " ".join(str(error).split())[:160]
-            raise InputError(f"{where}: the chat template refuses these messages ({reason}): mend the line.") from None
+        except CannotRender as error:
+            raise InputError(
+                f"{where}: the chat template refuses these messages ({error.reason}): mend the line."
+            ) from None
         ids = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
     if not ids or (context is not None and len(ids) >= context):
         raise InputError(

@@ -1,5 +1,6 @@
 """What goes wrong around a run: memory runs out, two runs want one folder, the clock jumps, the disk fills up."""
 
+import builtins
 import errno
 import json
 import os
@@ -190,8 +191,11 @@ def test_a_trace_line_that_does_not_fit_is_taken_back(tiny_plan, tmp_path, monke
         def tell(self):
             return self.stream.tell()
 
-    opened = type(run.trace_path).open
-    monkeypatch.setattr(type(run.trace_path), "open", lambda self, *given, **named: Full(opened(self, *given, **named)))
+        def truncate(self, length):
+            return self.stream.truncate(length)
+
+    opened = open
+    monkeypatch.setattr(builtins, "open", lambda *given, **named: Full(opened(*given, **named)))
     with pytest.raises(OSError, match="No space left") as caught:
         run.append(NoteEvent(step=2, because="second"))
     monkeypatch.undo()

@@ -11,7 +11,15 @@ from transformers import AutoModelForCausalLM
 from geonb.errors import InputError
 from geonb.models.checkpoint import Checkpoint
 from geonb.workbench.bench import Bench
-from geonb.workbench.generation import TextStream, encode_prompt, end_tokens, generate, printable, read_prompts, stream
+from geonb.workbench.generation import (
+    TextStream,
+    encode_prompt,
+    end_tokens,
+    generate,
+    printable,
+    read_suite_prompts,
+    stream,
+)
 from tests.families import write_tiny
 from tests.tiny import tiny_model, tiny_run
 
@@ -154,9 +162,11 @@ def test_prompt_files_of_three_kinds_give_the_same_prompts(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     (tmp_path / "a.json").write_text(json.dumps(["one two", rows[1]]))
     (tmp_path / "a.txt").write_text("one two\r\n\r\ndrei\u2028vier")
-    listed = [[(one.text, one.answer) for one in read_prompts(tmp_path / f"a.{kind}")] for kind in ("jsonl", "json")]
+    listed = [
+        [(one.text, one.answer) for one in read_suite_prompts(tmp_path / f"a.{kind}")] for kind in ("jsonl", "json")
+    ]
     assert listed == [[("one two", None), ("drei\u2028vier", "7")]] * 2
-    assert [one.text for one in read_prompts(tmp_path / "a.txt")] == ["one two", "drei\u2028vier"]
+    assert [one.text for one in read_suite_prompts(tmp_path / "a.txt")] == ["one two", "drei\u2028vier"]
 
 
 WRONG = {
@@ -176,15 +186,15 @@ def test_a_file_that_holds_no_prompts_is_refused_with_its_place(tmp_path, name):
     content, said = WRONG[name]
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=said):
-        read_prompts(tmp_path / name)
+        read_suite_prompts(tmp_path / name)
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        read_prompts(tmp_path / "none.txt")
+        read_suite_prompts(tmp_path / "none.txt")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     with pytest.raises(InputError, match=r"not UTF-8 text \(byte 3\)"):
-        read_prompts(tmp_path / "latin.txt")
+        read_suite_prompts(tmp_path / "latin.txt")
 
 
 @given(st.text())
