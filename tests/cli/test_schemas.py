@@ -18,6 +18,7 @@ from geonb.cli.output import PRINTED
 from geonb.cli.schema import json_commands, records_of
 from geonb.errors import InputError
 from tests.merge.donors import perturbed
+from tests.test_record_schema import leaf_paths
 from tests.tiny import tiny_data, tiny_model, tiny_run
 
 pytestmark = [
@@ -77,7 +78,9 @@ class Work:
     @functools.cached_property
     def problems(self):
         path = self.folder / "problems.jsonl"
-        path.write_text("".join(json.dumps({"prompt": f"{i} and {i}", "answer": str(2 * i)}) + "\n" for i in range(120)))
+        path.write_text(
+            "".join(json.dumps({"prompt": f"{i} and {i}", "answer": str(2 * i)}) + "\n" for i in range(120))
+        )
         return path
 
     @functools.cached_property
@@ -326,15 +329,6 @@ def _reads(kind, document):
     except InputError:
         return False
     return True
-
-
-def leaf_paths(document, path=()):
-    """Every place of a document that holds no list or object with something in it."""
-    if isinstance(document, dict | list) and document:
-        for key, value in document.items() if isinstance(document, dict) else enumerate(document):
-            yield from leaf_paths(value, (*path, key))
-    else:
-        yield path
 
 
 OTHERS = [None, True, 3, 2.5, "x", [], {}, ["x"], {"x": "y"}]

@@ -220,33 +220,27 @@ class _Star:
         return made, solver, right, self._reason_to_end(right, against_previous)
 
     def _sample(self, number: int, solver: Solver) -> list[Row]:
-        options, pool = self.options, self.problems.pool
-        places = drawn(pool, options.problems_per_round, round_number=number, seed=options.seed)
-        return solver.solve(
-            [pool[place] for place in places],
-            places=places,
-            samples=options.samples,
-            temperature=options.temperature,
-            max_tokens=options.max_generation_tokens,
-            seed=(options.seed, number, _SAMPLE),
-            progress=self.progress,
-            stage=f"round {number}: sampling",
-        )
+        options = self.options
+        places = drawn(self.problems.pool, options.problems_per_round, round_number=number, seed=options.seed)
+        return self._solve(number, solver, places, hint=False)
 
     def _rationalise(self, number: int, solver: Solver, sampled: list[Row]) -> list[Row]:
-        options, pool = self.options, self.problems.pool
         solved = {row["problem"] for row in sampled if row["right"]}
         places = [place for place in dict.fromkeys(row["problem"] for row in sampled) if place not in solved]
+        return self._solve(number, solver, places, hint=True)
+
+    def _solve(self, number: int, solver: Solver, places: list[int], *, hint: bool) -> list[Row]:
+        options, pool = self.options, self.problems.pool
         return solver.solve(
             [pool[place] for place in places],
             places=places,
             samples=options.samples,
             temperature=options.temperature,
             max_tokens=options.max_generation_tokens,
-            seed=(options.seed, number, _HINTED),
-            hint=True,
+            seed=(options.seed, number, _HINTED if hint else _SAMPLE),
+            hint=hint,
             progress=self.progress,
-            stage=f"round {number}: unsolved ones with a hint",
+            stage=f"round {number}: " + ("unsolved ones with a hint" if hint else "sampling"),
         )
 
     def _counted(self, number: int, sampled: list[Row], distinct: int, rationalised: int, kept: int) -> StarRound:
