@@ -38,11 +38,17 @@ class Spectrum(Record):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The spectrum that `data` describes; a negative size is an `InputError`."""
+        """The spectrum that `data` describes; what no matrix can have (a negative size, values that rise) is an `InputError`."""
         found = super(Spectrum, cls).from_dict(data)
         if min(found.shape) < 0:
             raise InputError(
                 f"Spectrum has the shape {found.shape}; allowed are sizes of 0 and more: compute it again."
+            )
+        numbers = np.append(found.values, 0.0)
+        if not (np.isfinite(numbers).all() and (np.diff(numbers) <= 0).all() and 0 <= found.error_bound < math.inf):
+            raise InputError(
+                "Spectrum has singular values that are no finite descending numbers from 0 on, or such an error bound: "
+                "compute it again."
             )
         return found
 
@@ -95,7 +101,9 @@ class Spectrum(Record):
         return self._clamped(self.effective_rank)
 
     def _clamped(self, effective: float) -> int:
-        return max(1, min(math.floor(effective + _FLOOR_GUARD), self.full_rank - 1))
+        # an error bound beyond every number leaves the rank open, and no floor
+        inside = min(max(effective, 0.0), float(self.full_rank))
+        return max(1, min(math.floor(inside + _FLOOR_GUARD), self.full_rank - 1))
 
     @property
     def effective_rank_error(self) -> float:

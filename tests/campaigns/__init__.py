@@ -29,6 +29,9 @@ from geonb.errors import GeonbError
 from geonb.records import Record
 
 ROOT = Path(__file__).resolve().parents[2]
+# what must reach no page and no terminal as it is
+MARKUP = '"><x-canary onload=1>'
+ESCAPE = "\x1b]0;canary\x07"
 MEMORY = 2**30  # bytes that an input of a few kilobytes may cost
 _WATCHED = 0x2 | 0x20 | 0x100 | 0x200 | 0x400  # inotify: modified, opened, created, deleted, deleted itself
 _WRITES = 0x2 | 0x100 | 0x200 | 0x400

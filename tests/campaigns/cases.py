@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.campaigns import Place
-from tests.campaigns.fuzz import ESCAPE, MARKUP
+from tests.campaigns import ESCAPE, MARKUP, Place
 
 DEEP, HUGE = b"[" * 100_000, b"9" * 5000
 
@@ -150,6 +149,9 @@ CASES = (
          changed("gates", 0, "because", to=ESCAPE, of="run/verification.json")),
     Case("a verdict of markup", "widgets.report (verification.json)",
          changed("verdict", to=MARKUP, of="run/verification.json")),
+    Case("a spectrum whose error is beyond every number", "geometry.spectrum.Spectrum.from_json",
+         b'{"values": [2.0, 1.0], "shape": [2, 2], "error_bound": 1e308}'),
+    Case("a cached spectrum of nothing", "models.cache.load_spectrum", lambda place: _npz(place, [float("nan")])),
     Case("a cached spectrum of text", "models.cache.load_spectrum", lambda place: _npz(place, ["a"])),
     # -- runs ---------------------------------------------------------------------------------------------------------
     Case("a trace of an empty line", "train.run_folder.events", b"\n"),
@@ -203,3 +205,9 @@ def _npz(place: Place, values: Any) -> bytes:
     stream = io.BytesIO()
     np.savez(stream, values=np.array(values), facts=np.array(json.dumps(facts)))
     return stream.getvalue()
+
+
+def mended() -> str:
+    """The part of the campaign's report that tells what it found before: a line for each case above."""
+    lines = ["", "## Found before, and mended where it failed", "", "The suite runs each of these smallest inputs:", ""]
+    return "\n".join([*lines, *(f"- {case.reader}: {case.name}" for case in CASES), ""])

@@ -27,6 +27,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.campaigns import (
+    ESCAPE,
+    MARKUP,
     ROOT,
     Failure,
     Found,
@@ -42,11 +44,8 @@ from tests.campaigns import (
     told,
     write_files,
 )
+from tests.campaigns.cases import mended
 from tests.campaigns.readers import READERS
-
-MARKUP = '"><x-canary onload=1>'
-ESCAPE = "\x1b]0;canary\x07"
-
 
 # -- hostile input ----------------------------------------------------------------------------------------------------
 
@@ -390,7 +389,7 @@ def main() -> None:
                     f"    {failure.kind} {failure.error} at {failure.where}:{failure.line}: {failure.message[:120]}",
                     flush=True,
                 )
-    (report := ROOT / asked.report).write_text(markdown(found, asked.engine), encoding="utf-8")
+    (report := ROOT / asked.report).write_text(markdown(found, asked.engine) + mended(), encoding="utf-8")
     report.with_suffix(".json").write_text(
         json.dumps([json.loads(told(one)) for one in found], indent=1), encoding="utf-8"
     )
