@@ -5,10 +5,20 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-app = typer.Typer(help="Zero knobs against tuned rivals: train the models, fill the queue, see what the rows say.")
+from geonb.cli import options
+from geonb.cli.output import answer, note, prints
+from geonb.errors import InputError
+
+if TYPE_CHECKING:
+    import geonb.workbench.benchmark.queue
+
+app = typer.Typer(
+    help="Zero knobs against tuned rivals: train the models, fill the queue, see what is left.", no_args_is_help=True
+)
 ROWS = typer.Option(Path("papers/zero-knob/results.jsonl"), "--rows", help="The results, one JSON line a run.")
 
 
@@ -18,14 +28,18 @@ def models(
     folder: Path = typer.Option(Path(".geonb-build"), help="Where corpus, checkpoints and logs are kept."),
 ) -> None:
     """Train the benchmark's base models (8 to 32 core minutes each; an interrupted one goes on)."""
-    from geonb.cli.output import note
     from geonb.workbench.benchmark.models import RECIPES, train_model
 
+    # before the first of them learns for minutes
+    for name in names or []:
+        if name not in RECIPES:
+            raise InputError(f"the model {name!r} was given; the benchmark trains {', '.join(RECIPES)}.")
     for name in names or list(RECIPES):
         note(f"{name}: {train_model(name, folder)}")
 
 
 @app.command("zero-knob")
+@prints
 def zero_knob(
     rows: Path = ROWS,
     model: list[str] = typer.Option(None, help="Only these models (may be given more than once)."),
@@ -35,19 +49,26 @@ def zero_knob(
         None, help="Begin no run after that many minutes; default: until all are made."
     ),
     show: bool = typer.Option(False, "--list", help="Only show what each stage still lacks."),
-) -> None:
+    json: bool = options.AS_JSON,
+) -> geonb.workbench.benchmark.queue.QueueState:
     """Make the runs that the design still lacks, the most telling first; stop at any time, and go on with the same command."""
-    from geonb.cli.output import note
+    from geonb.workbench.benchmark import design
     from geonb.workbench.benchmark.design import Stage
-    from geonb.workbench.benchmark.domains import domain_of
     from geonb.workbench.benchmark.job import Job, Row
     from geonb.workbench.benchmark.models import model_source
-    from geonb.workbench.benchmark.queue import pending, read_rows, run_queue
+    from geonb.workbench.benchmark.queue import queue_state, run_queue
 
-    for name in model or []:
-        model_source(name)
-    for name in domain or []:
-        domain_of(name)
+    cells = [cell for stage in design.STAGES for cell in stage.cells]
+    for option, chosen, known in (
+        ("--model", model, {cell.model: None for cell in cells}),
+        ("--domain", domain, {cell.domain: None for cell in cells}),
+        ("--horizon", horizon, {cell.horizon: None for cell in cells}),
+    ):
+        for one in chosen or []:
+            if one not in known:
+                raise InputError(f"{option} was given {one}; the design has {', '.join(map(str, known))}.")
+    if minutes is not None and not minutes > 0:
+        raise InputError(f"--minutes was given {minutes:g}; allowed is any number above 0.")
 
     def accept(job: Job) -> bool:
         return (
@@ -57,32 +78,33 @@ def zero_knob(
         )
 
     if show:
-        found = read_rows(rows)
-        typer.echo(f"{len(found)} runs in {rows}; known to be missing (more may follow from their results):")
-        for stage, jobs in pending(found):
-            typer.echo(f"  {sum(map(accept, jobs)):4d}  {stage.name}")
-        return
+        return answer(queue_state(rows, accept=accept, stages=design.STAGES), as_json=json)
 
+    for name in model or []:
+        model_source(name)
     until = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
+
+    bars: list[Any] = []
 
     def starting(stage: Stage, job: Job, left: int):
         from tqdm import tqdm
 
         note(f"{stage.name} ({left} left): {job.key}")
-        bar = tqdm(total=job.horizon, unit="step", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
-
-        def progress(step: int, total: int) -> None:
-            bar.update(1)
-            if step == total:
-                bar.close()
-
-        return progress
+        bars.append(tqdm(total=job.horizon, unit="step", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False))
+        return lambda step, total: bars[-1].update(1)
 
     def finished(row: Row) -> None:
+        # a run that diverged ends before its last step
+        bars.pop().close()
         loss = "diverged" if row.validation is None else f"{row.validation:.4f}, base text {row.retention:.4f}"
         note(f"  {loss}  ({row.seconds:.0f} s, {1000 * row.seconds_per_step:.0f} ms a step)")
 
     made = run_queue(
-        rows, accept=accept, should_stop=lambda: time.monotonic() > until, starting=starting, finished=finished
+        rows,
+        accept=accept,
+        should_stop=lambda: time.monotonic() > until,
+        starting=starting,
+        finished=finished,
+        stages=design.STAGES,
     )
-    note(f"{made} runs made; rows in {rows}")
+    return answer(queue_state(rows, accept=accept, made=made, stages=design.STAGES), as_json=json)

@@ -185,6 +185,7 @@ CASES = [
     ("infer suite", "{prompts}", *BASE, *CPU, "--max-tokens", "3", "--scan"),
     ("merge run", "-t", "{model}", "-s", "{donor}", "-o", "out", "--probes", "{held_out}", *CPU),
     ("merge batch", "-t", "{model}", "-s", "{donor}", "-s", "{model}", "-o", "out", "--probes", "{held_out}", *CPU),
+    ("benchmark zero-knob", "--list", "--rows", "none.jsonl"),
     ("system status",),
     ("system probe",),
     ("system probe", "memory"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from geonb.errors import InputError
@@ -53,6 +54,17 @@ class Arm(Record):
                 raise InputError(f"an arm was given the {name} {given!r}; allowed are {', '.join(allowed)}.")
         if self.is_tuned and self.rate is None:
             raise InputError(f"the method {self.method} has a learning rate to be given: name it with rate.")
+        if self.rate is not None and not self.is_tuned and self.method != "schedule-free":
+            raise InputError(f"the method {self.method} derives its steps: leave the rate {self.rate:g} out.")
+        if self.form != "lora" and (self.method not in LORA or (self.form == "lora+" and self.method != "adamw")):
+            raise InputError(f"the form {self.form} is not made for the method {self.method}: give lora.")
+        for name, value in (("rate", self.rate), ("budget", self.budget), ("unit", self.unit)):
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"an arm was given the {name} {value:g}; allowed is any finite number above 0.")
+        if not 0 <= self.momentum < math.inf:
+            raise InputError(
+                f"an arm was given the momentum {self.momentum:g}; allowed is any finite number from 0 on."
+            )
 
     @property
     def is_tuned(self) -> bool:
@@ -66,11 +78,17 @@ class Arm(Record):
         for field in fields(self)[1:]:
             value = getattr(self, field.name)
             if value != field.default:
-                said.append(f"{field.name}={value:g}" if isinstance(value, float) else f"{field.name}={value}")
+                said.append(f"{field.name}={value if isinstance(value, str) else _number(value)}")
         return " ".join(said)
 
     def summary(self) -> str:
         return f"Arm({self.key})"
+
+
+def _number(value: float) -> str:
+    """Six digits where they are the number, else as many as it takes to tell it from its neighbours."""
+    value = float(value) + 0.0  # one zero only
+    return short if float(short := f"{value:g}") == value else repr(value)
 
 
 def adamw(rate: float, rank: str = "tail", *, form: str = "lora", targets: str = "all") -> Arm:

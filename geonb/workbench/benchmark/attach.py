@@ -71,7 +71,7 @@ def attach(arm: Arm, plan: Plan, *, device: str = "cpu") -> Attached:
 
 
 def _geonb(arm: Arm, plan: Plan, device: str) -> Attached:
-    from geonb.train.controllers.base import leaves
+    from geonb.train.controllers.base import TrainedMatrix, leaves
     from geonb.train.controllers.frank_wolfe import FrankWolfe
     from geonb.train.setup import equip
 
@@ -85,11 +85,11 @@ def _geonb(arm: Arm, plan: Plan, device: str) -> Attached:
         controller = FrankWolfe(matrices, horizon=horizon, unit=arm.unit, momentum=arm.momentum)
 
     step: Callable[[float, int], None] = controller.step
+    optimizer: Any = None
     if arm.method == "nb-lora":
         # the chart of the paper, with the optimiser of the paper
-        inner = _scheduled(
-            torch.optim.AdamW(parameters, lr=arm.rate or 0.0, weight_decay=0.0), arm, horizon, parameters
-        )
+        optimizer = torch.optim.AdamW(parameters, lr=arm.rate or 0.0, weight_decay=0.0)
+        inner = _scheduled(optimizer, arm, horizon, parameters)
 
         def clipped(loss: float, number: int) -> None:
             inner(loss, number)
@@ -98,23 +98,29 @@ def _geonb(arm: Arm, plan: Plan, device: str) -> Attached:
 
         step = clipped
 
+    def change(matrix: TrainedMatrix) -> float:
+        whole = all(bool(leaf.isfinite().all()) for leaf in matrix.factors.trained().values())
+        return matrix.factors.product_norm() if whole else math.inf
+
     @contextmanager
     def scaled(share: float) -> Iterator[None]:
         kept = [matrix.factors.trained()["B"].detach().clone() for matrix in matrices]
         with torch.no_grad():
             for matrix in matrices:
                 matrix.factors.trained()["B"].mul_(share)
-        yield
-        with torch.no_grad():
-            for matrix, before in zip(matrices, kept, strict=True):
-                matrix.factors.trained()["B"].copy_(before)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for matrix, before in zip(matrices, kept, strict=True):
+                    matrix.factors.trained()["B"].copy_(before)
 
     return Attached(
         model=equipment.model,
         trained=parameters,
         step=step,
-        changes=lambda: ((matrix.name, matrix.factors.product_norm()) for matrix in matrices),
-        state_tensors=lambda: list(controller.state().values()),
+        changes=lambda: ((matrix.name, change(matrix)) for matrix in matrices),
+        state_tensors=lambda: list(controller.state().values()) if optimizer is None else _state_of(optimizer),
         scaled=scaled if arm.method == "frank-wolfe" else None,
         ranks={target.name: target.rank for target in plan.chosen()},
     )
@@ -170,9 +176,11 @@ def _peft(arm: Arm, plan: Plan, device: str) -> Attached:
         for module in inner:
             for key in module.scaling:
                 module.scaling[key] *= share
-        yield
-        for module, before in zip(inner, kept, strict=True):
-            module.scaling.update(before)
+        try:
+            yield
+        finally:
+            for module, before in zip(inner, kept, strict=True):
+                module.scaling.update(before)
 
     mode = getattr(optimizer, "train", None) if arm.method == "schedule-free" else None
     return Attached(
@@ -287,7 +295,8 @@ def _weight(model: nn.Module, path: str) -> Tensor:
 
 
 def _norm(matrix: Tensor) -> float:
-    return float(torch.linalg.matrix_norm(matrix.float(), 2))
+    # the singular values of what diverged cannot be computed: it is larger than anything
+    return float(torch.linalg.matrix_norm(matrix.float(), 2)) if bool(matrix.isfinite().all()) else math.inf
 
 
 def _state_of(optimizer: Any) -> list[Tensor]:

@@ -76,10 +76,11 @@ def _loss(row: Row) -> float:
 
 
 def best_adamw(cell: Cell, done: Done) -> Arm | None:
-    """The AdamW-LoRA arm of the lowest validation loss at seed 0 among all that were run in `cell`."""
+    """The AdamW-LoRA arm over all targets of the lowest validation loss at seed 0 among all that were run in `cell`."""
     prefix = cell.job(OPEN).cell + "/s0/"
-    rows = [row for key, row in done.items() if key.startswith(prefix) and row.job.arm.method == "adamw"]
-    rows = [row for row in rows if row.validation is not None]
+    rows = [row for key, row in done.items() if key.startswith(prefix) and row.validation is not None]
+    # the other forms and targets are rivals of their own, at rates of their own
+    rows = [row for row in rows if row.job.arm == adamw(row.job.arm.rate or 1.0, row.job.arm.rank)]
     return min(rows, key=_loss).job.arm if rows else None
 
 

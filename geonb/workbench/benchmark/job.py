@@ -201,7 +201,11 @@ def run_job(job: Job, folder: Path, *, progress: Callable[[int, int], None] | No
         if not math.isfinite(mean):
             diverged = True
             break
-        attached.step(mean, number)
+        try:
+            attached.step(mean, number)
+        except torch.linalg.LinAlgError:  # a solver met a matrix that has overflown
+            diverged = True
+            break
         times.append(time.perf_counter() - started)
         step = number + 1
         if step in check_at:

@@ -5,12 +5,44 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from geonb.errors import InputError
 from geonb.models.cache import cache_folder
+from geonb.records import Record, table_html
 from geonb.workbench.benchmark.design import STAGES, Stage
 from geonb.workbench.benchmark.job import Job, Row, run_job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageLeft(Record):
+    """A stage of the design, and how many of its runs are known to be missing."""
+
+    name: str
+    missing: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueState(Record):
+    """Where the queue of one results file stands; what is missing may grow, because results decide what is asked next."""
+
+    rows: str  # the results file
+    found: int  # runs in it
+    made: int  # of these, by this call
+    stages: tuple[StageLeft, ...]
+
+    def summary(self) -> str:
+        return f"QueueState({self.found} runs in {self.rows}, {sum(one.missing for one in self.stages)} known to be missing)"
+
+    def to_text(self) -> str:
+        said = f"{self.found} runs in {self.rows}" + (f", {self.made} of them made now" if self.made else "")
+        lines = [f"{said}; known to be missing (more may follow from their results):"]
+        return "\n".join([*lines, *(f"  {one.missing:4d}  {one.name}" for one in self.stages)])
+
+    def to_html(self) -> str:
+        table = [(one.name, str(one.missing)) for one in self.stages]
+        return table_html(("stage", "runs missing"), table, caption=f"{self.found} runs in {self.rows}")
 
 
 def read_rows(path: Path) -> dict[str, Row]:
@@ -20,7 +52,7 @@ def read_rows(path: Path) -> dict[str, Row]:
     """
     if not path.is_file():
         return {}
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8", errors="replace")
     lines = text.split("\n")
     rows = {}
     for number, line in enumerate(lines, 1):
@@ -57,6 +89,19 @@ def pending(rows: dict[str, Row], stages: tuple[Stage, ...] = STAGES) -> Iterato
     """Each stage with the runs it is known to lack now."""
     for stage in stages:
         yield stage, stage.missing(rows)
+
+
+def queue_state(
+    path: Path,
+    *,
+    accept: Callable[[Job], bool] = lambda job: True,
+    made: int = 0,
+    stages: tuple[Stage, ...] = STAGES,
+) -> QueueState:
+    """What each stage still lacks, of the runs that `accept` allows; `made` is handed on."""
+    rows = read_rows(path)
+    left = (StageLeft(name=stage.name, missing=sum(map(accept, jobs))) for stage, jobs in pending(rows, stages))
+    return QueueState(rows=str(path), found=len(rows), made=made, stages=tuple(left))
 
 
 def run_queue(

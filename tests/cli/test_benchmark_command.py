@@ -1,0 +1,148 @@
+"""`geonb benchmark`: what is left is shown, runs are made and resumed, and wrong names are said before work begins."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from geonb.cli.app import app, main
+from geonb.workbench.benchmark import design
+from geonb.workbench.benchmark.arm import OPEN, adamw
+from geonb.workbench.benchmark.design import STAGES, Cell, Stage
+from geonb.workbench.benchmark.models import RECIPES
+from geonb.workbench.benchmark.queue import QueueState, append_row, read_rows
+from tests.tiny import tiny_model
+from tests.workbench.benchmark.small import row_of, small_sets
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+
+
+def call(*arguments):
+    result = CliRunner().invoke(app, ["benchmark", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture
+def tiny_stages(tmp_path_factory, monkeypatch):
+    """Two runs of a second in the place of the design."""
+    small_sets(monkeypatch)
+    monkeypatch.setenv("GEONB_CACHE", str(tmp_path_factory.mktemp("command-cache")))
+    cell = Cell(model=str(tiny_model(tmp_path_factory)), domain="arithmetic", horizon=2, batch=4)
+    stage = Stage("tiny", (cell,), (lambda cell, done: [cell.job(OPEN), cell.job(adamw(1e30, "8"))],))
+    monkeypatch.setattr(design, "STAGES", (stage,))
+    return (stage,)
+
+
+def test_the_list_counts_what_each_stage_lacks_and_writes_nothing(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    document = json.loads(call("zero-knob", "--list", "--rows", path, "--json").stdout)
+    state = QueueState.from_dict(document)
+    assert [one.name for one in state.stages] == [stage.name for stage in STAGES]
+    # geonb's three arms and three rates of AdamW in six domains on two models
+    assert state.stages[0].missing == 2 * 6 * (3 + 3)
+    assert (state.found, state.made, state.rows) == (0, 0, str(path))
+    text = call("zero-knob", "--list", "--rows", path).stdout
+    assert text.splitlines()[0].startswith(f"0 runs in {path}; known to be missing")
+    assert f"    72  {STAGES[0].name}" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_list_can_be_narrowed_and_counts_a_row_as_done(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    narrow = (
+        "zero-knob",
+        "--list",
+        "--rows",
+        path,
+        "--json",
+        "--model",
+        "embedded",
+        "--domain",
+        "kjv",
+        "--horizon",
+        200,
+    )
+    assert json.loads(call(*narrow).stdout)["stages"][0]["missing"] == 6
+    append_row(path, row_of(Cell("embedded", "kjv").job(OPEN), 2.0))
+    document = json.loads(call(*narrow).stdout)
+    assert (document["found"], document["stages"][0]["missing"]) == (1, 5)
+
+
+def test_runs_are_made_and_a_second_call_has_nothing_left(tiny_stages, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    result = call("zero-knob", "--rows", path, "--json")
+    document = json.loads(result.stdout)
+    assert (document["found"], document["made"], document["stages"]) == (2, 2, [{"name": "tiny", "missing": 0}])
+    assert "tiny (2 left)" in result.stderr and "tiny (1 left)" in result.stderr and "diverged" in result.stderr
+    kept = path.read_bytes()
+    again = call("zero-knob", "--rows", path)
+    assert again.stdout.startswith(f"2 runs in {path}; known to be missing") and again.stderr == ""
+    assert path.read_bytes() == kept
+    assert [row.validation is None for row in read_rows(path).values()] == [False, True]
+
+
+def test_after_its_minutes_it_begins_no_other_run(tiny_stages, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    # sixty microseconds: over before the first run would begin or while it runs
+    document = json.loads(call("zero-knob", "--rows", path, "--minutes", 1e-6, "--json").stdout)
+    assert document["made"] == document["found"] <= 1 and document["stages"][0]["missing"] >= 1
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as leave:
+        main(["benchmark", *map(str, arguments)])
+    out, error = capsys.readouterr()
+    assert leave.value.code == 2 and out == "" and error.strip().count("\n") == 0
+    return error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--domain", "law"), "--domain was given law; the design has kjv, code, arithmetic, chat, modules, names."),
+        (("--model", "gpt4"), "--model was given gpt4; the design has embedded, llama-1m"),
+        (("--horizon", 7), "--horizon was given 7; the design has 200, 60, 800, 2000."),
+        (("--minutes", 0), "--minutes was given 0; allowed is any number above 0."),
+        (("--model", "llama-9m"), "llama-9m is not trained on this machine yet: run `geonb benchmark models llama-9m`"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence_before_anything_runs(arguments, sentence, capsys, tmp_path):
+    assert sentence in refused(capsys, "zero-knob", "--rows", tmp_path / "rows.jsonl", *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_results_file_is_one_sentence(capsys, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{}\n")
+    for more in (("--list",), ()):
+        assert f"{path} line 1 is no row of the benchmark" in refused(capsys, "zero-knob", "--rows", path, *more)
+
+
+def test_an_unknown_model_is_refused_before_the_first_is_trained(capsys, tmp_path):
+    error = refused(capsys, "models", next(iter(RECIPES)), "gpt4", "--folder", tmp_path / "build")
+    assert f"the model 'gpt4' was given; the benchmark trains {', '.join(RECIPES)}." in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_is_there_is_not_trained_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEONB_CACHE", str(tmp_path / "cache"))
+    name = next(iter(RECIPES))
+    folder = tmp_path / "cache" / "benchmark-models" / name
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    result = call("models", name, "--folder", tmp_path / "build")
+    assert result.stderr.strip() == f"{name}: {folder}"
+    assert not (tmp_path / "build").exists()
+
+
+@pytest.mark.parametrize("words", [("--help",), ("zero-knob", "--help"), ("models", "--help")])
+def test_the_help_says_what_it_costs_and_how_to_go_on(words):
+    shown = " ".join(call(*words).stdout.split())
+    assert "Usage" in shown
+    if words[0] == "zero-knob":
+        assert "go on with the same command" in shown
+    if words[0] == "models":
+        assert "core minutes" in shown
