@@ -15,6 +15,7 @@ from geonb.errors import InputError
 
 if TYPE_CHECKING:
     import geonb.workbench.benchmark.queue
+    import geonb.workbench.benchmark.tables
 
 app = typer.Typer(
     help="Zero knobs against tuned rivals: train the models, fill the queue, see what is left.", no_args_is_help=True
@@ -108,3 +109,21 @@ def zero_knob(
         stages=design.STAGES,
     )
     return answer(queue_state(rows, accept=accept, made=made, stages=design.STAGES), as_json=json)
+
+
+@app.command("table")
+@prints
+def table(
+    rows: Path = ROWS,
+    arm: str = typer.Option(
+        "frank-wolfe", help="The key of geonb's arm, such as `frank-wolfe unit_of_budget=sigma_k`."
+    ),
+    json: bool = options.AS_JSON,
+) -> geonb.workbench.benchmark.tables.ZeroKnobResults:
+    """What the rows say: the arm beside the best tuned AdamW of each cell, its retention, and every fixed setting's regret."""
+    from geonb.workbench.benchmark.queue import read_rows
+    from geonb.workbench.benchmark.tables import results
+
+    if not rows.is_file():
+        raise InputError(f"{rows} is not there; allowed is a results file: fill one with `geonb benchmark zero-knob`.")
+    return answer(results(read_rows(rows), arm), as_json=json)

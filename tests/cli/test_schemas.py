@@ -17,9 +17,13 @@ from geonb.cli.live import TrainingJob
 from geonb.cli.output import PRINTED
 from geonb.cli.schema import json_commands, records_of
 from geonb.errors import InputError
+from geonb.workbench.benchmark.arm import OPEN, adamw
+from geonb.workbench.benchmark.job import Job
+from geonb.workbench.benchmark.queue import append_row
 from tests.merge.donors import perturbed
 from tests.test_record_schema import leaf_paths
 from tests.tiny import tiny_data, tiny_model, tiny_run
+from tests.workbench.benchmark.small import row_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
@@ -82,6 +86,16 @@ class Work:
             "".join(json.dumps({"prompt": f"{i} and {i}", "answer": str(2 * i)}) + "\n" for i in range(120))
         )
         return path
+
+    @functools.cached_property
+    def rows(self):
+        made = [
+            row_of(Job(model="m", domain="kjv", horizon=60, batch=4, seed=0, arm=arm), loss)
+            for arm, loss in ((OPEN, 3.0), (adamw(1e-3), 3.5), (adamw(3e-3), 3.2))
+        ]
+        for row in made:
+            append_row(self.folder / "rows.jsonl", row)
+        return self.folder / "rows.jsonl"
 
     @functools.cached_property
     def task(self):
@@ -186,6 +200,7 @@ CASES = [
     ("merge run", "-t", "{model}", "-s", "{donor}", "-o", "out", "--probes", "{held_out}", *CPU),
     ("merge batch", "-t", "{model}", "-s", "{donor}", "-s", "{model}", "-o", "out", "--probes", "{held_out}", *CPU),
     ("benchmark zero-knob", "--list", "--rows", "none.jsonl"),
+    ("benchmark table", "--rows", "{rows}"),
     ("system status",),
     ("system probe",),
     ("system probe", "memory"),

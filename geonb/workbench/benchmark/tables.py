@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from geonb.errors import InputError
 from geonb.records import Record, table_html
+from geonb.workbench.benchmark.arm import ZERO_KNOB
 from geonb.workbench.benchmark.job import Row
 
 
@@ -124,8 +126,11 @@ def results(rows: Mapping[str, Row], arm: str = "frank-wolfe") -> ZeroKnobResult
     """Compare the arm with the key `arm` in every cell that has it and an AdamW-LoRA; the rival is chosen at seed 0.
 
     The rival is the best of all AdamW arms of the cell, at any rank up to the tail's, by the loss of seed 0 alone: its
-    other seeds are then no part of its choice.
+    other seeds are then no part of its choice. Raises `InputError` for an arm that no row has.
     """
+    known = sorted({row.job.arm.key for row in rows.values() if row.job.arm.method in ZERO_KNOB})
+    if rows and arm not in known:
+        raise InputError(f"the arm {arm!r} was given; the rows have {', '.join(known) or 'none of geonb'}.")
     by_cell: dict[str, list[Row]] = defaultdict(list)
     for row in rows.values():
         by_cell[row.cell].append(row)
