@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from geonb.cli.app import app, main
+from geonb.models.checkpoint import Checkpoint
 from geonb.workbench.benchmark import design
 from geonb.workbench.benchmark.arm import OPEN, adamw
 from geonb.workbench.benchmark.design import STAGES, Cell, Stage
@@ -66,7 +67,7 @@ def test_the_list_can_be_narrowed_and_counts_a_row_as_done(tmp_path):
         200,
     )
     assert json.loads(call(*narrow).stdout)["stages"][0]["missing"] == 6
-    append_row(path, row_of(Cell("embedded", "kjv").job(OPEN), 2.0))
+    append_row(path, row_of(Cell("embedded", "kjv").job(OPEN), 2.0, model_digest=Checkpoint.open("embedded").digest))
     document = json.loads(call(*narrow).stdout)
     assert (document["found"], document["stages"][0]["missing"]) == (1, 5)
 

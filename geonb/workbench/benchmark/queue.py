@@ -10,9 +10,11 @@ from pathlib import Path
 
 from geonb.errors import InputError
 from geonb.models.cache import cache_folder
+from geonb.models.checkpoint import Checkpoint
 from geonb.records import Record, table_html
 from geonb.workbench.benchmark.design import STAGES, Stage
 from geonb.workbench.benchmark.job import Job, Row, run_job
+from geonb.workbench.benchmark.models import model_source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,22 @@ def append_row(path: Path, row: Row) -> None:
         os.fsync(stream.fileno())
 
 
+def of_models_here(rows: dict[str, Row]) -> dict[str, Row]:
+    """`rows` without those whose model was trained anew on this machine since: they are another model's.
+
+    A model that is not here keeps its rows: nothing says that they are wrong.
+    """
+    here: dict[str, str | None] = {}
+    for row in rows.values():
+        name = row.job.model
+        if name not in here:
+            try:
+                here[name] = Checkpoint.open(model_source(name)).digest
+            except InputError:
+                here[name] = None
+    return {key: row for key, row in rows.items() if here[row.job.model] in (None, row.model_digest)}
+
+
 def pending(rows: dict[str, Row], stages: tuple[Stage, ...] = STAGES) -> Iterator[tuple[Stage, list[Job]]]:
     """Each stage with the runs it is known to lack now."""
     for stage in stages:
@@ -99,7 +117,7 @@ def queue_state(
     stages: tuple[Stage, ...] = STAGES,
 ) -> QueueState:
     """What each stage still lacks, of the runs that `accept` allows; `made` is handed on."""
-    rows = read_rows(path)
+    rows = of_models_here(read_rows(path))
     left = (StageLeft(name=stage.name, missing=sum(map(accept, jobs))) for stage, jobs in pending(rows, stages))
     return QueueState(rows=str(path), found=len(rows), made=made, stages=tuple(left))
 
@@ -127,7 +145,7 @@ def run_queue(
         raise InputError(f"{path} is being filled by another process: wait for it, or give another file.") from None
     made = 0
     try:
-        rows = read_rows(path)
+        rows = of_models_here(read_rows(path))
         while not should_stop():
             found = _next(rows, stages, accept)
             if found is None:

@@ -126,14 +126,17 @@ def results(rows: Mapping[str, Row], arm: str = "frank-wolfe") -> ZeroKnobResult
     """Compare the arm with the key `arm` in every cell that has it and an AdamW-LoRA; the rival is chosen at seed 0.
 
     The rival is the best of all AdamW arms of the cell, at any rank up to the tail's, by the loss of seed 0 alone: its
-    other seeds are then no part of its choice. Raises `InputError` for an arm that no row has.
+    other seeds are then no part of its choice. Of a model that was trained more than once the one with the most rows
+    counts. Raises `InputError` for an arm that no row has.
     """
     known = sorted({row.job.arm.key for row in rows.values() if row.job.arm.method in ZERO_KNOB})
     if rows and arm not in known:
         raise InputError(f"the arm {arm!r} was given; the rows have {', '.join(known) or 'none of geonb'}.")
-    by_cell: dict[str, list[Row]] = defaultdict(list)
+    # a model or a data set that was made anew is another one: what it gave is compared with its own kind
+    grouped: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows.values():
-        by_cell[row.cell].append(row)
+        grouped[row.cell, row.model_digest].append(row)
+    by_cell = {cell: group for (cell, _), group in sorted(grouped.items(), key=lambda item: len(item[1]))}
     cells = [found for cell, group in sorted(by_cell.items()) if (found := _cell(cell, group, arm)) is not None]
     ratios = [one.ratio for one in cells]
     bounded = [row.over_budget for row in rows.values() if row.over_budget is not None]
@@ -155,8 +158,11 @@ def _is_rival(row: Row) -> bool:
 
 def _cell(cell: str, group: list[Row], arm: str) -> CellResult | None:
     ours = {row.job.seed: row for row in group if row.job.arm.key == arm and row.validation is not None}
-    tuned = [row for row in group if row.job.seed == 0 and _is_rival(row)]
-    if 0 not in ours or not tuned:
+    if 0 not in ours:
+        return None
+    data = ours[0].data_digest
+    tuned = [row for row in group if row.job.seed == 0 and row.data_digest == data and _is_rival(row)]
+    if not tuned:
         return None
     best = min(tuned, key=lambda row: row.validation or 0.0)
     theirs = {row.job.seed: row for row in group if row.job.arm == best.job.arm and row.validation is not None}
@@ -235,7 +241,8 @@ def _regrets(groups: list[list[Row]]) -> list[Regret]:
     """Of every arm that was run in all cells at seed 0, sorted by its worst."""
     gaps: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for group in groups:
-        losses = {row.job.arm.key: row.validation for row in group if row.job.seed == 0}
+        first = [row for row in group if row.job.seed == 0]
+        losses = {row.job.arm.key: row.validation for row in first if row.data_digest == first[0].data_digest}
         best = min(loss for loss in losses.values() if loss is not None)
         for key, loss in losses.items():
             gaps[key].append((math.inf if loss is None else loss / best - 1, group[0].cell))

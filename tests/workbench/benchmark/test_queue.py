@@ -1,5 +1,6 @@
 """The queue: stopped anywhere it goes on where it was, and its file is never left in a state that it cannot read."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,7 +10,15 @@ import pytest
 from geonb.errors import InputError
 from geonb.workbench.benchmark.arm import OPEN, STRICT, Arm, adamw
 from geonb.workbench.benchmark.design import Cell, Stage
-from geonb.workbench.benchmark.queue import QueueState, append_row, pending, queue_state, read_rows, run_queue
+from geonb.workbench.benchmark.queue import (
+    QueueState,
+    append_row,
+    of_models_here,
+    pending,
+    queue_state,
+    read_rows,
+    run_queue,
+)
 from tests.tiny import tiny_model
 from tests.workbench.benchmark.small import but_for_times, row_of, small_sets
 
@@ -162,6 +171,19 @@ def test_a_queue_that_fails_lets_go_of_its_file_and_keeps_what_was_made(stages, 
         run_queue(path, stages=stages, starting=lambda stage, job, left: interrupted if left == 1 else None)
     assert len(read_rows(path)) == 1
     assert run_queue(path, stages=stages) == 2
+
+
+def test_rows_of_a_model_that_was_trained_anew_are_made_again(stages, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    run_queue(path, stages=stages)
+    rows = read_rows(path)
+    old = dataclasses.replace(next(iter(rows.values())), model_digest="before")
+    append_row(path, old)
+    assert queue_state(path, stages=stages).found == len(rows) - 1
+    assert run_queue(path, stages=stages) == 1
+    assert compared(path) == {key: but_for_times(row) for key, row in rows.items()}
+    elsewhere = dataclasses.replace(old, job=dataclasses.replace(old.job, model=str(tmp_path / "gone")))
+    assert of_models_here({"it": elsewhere}) == {"it": elsewhere}
 
 
 def test_only_accepted_runs_are_made_and_counted(stages, tmp_path):

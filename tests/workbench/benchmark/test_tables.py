@@ -80,6 +80,13 @@ def test_seeds_of_other_data_are_no_pair():
     assert cell.seeds == 1
 
 
+def test_another_model_of_the_same_name_is_no_rival():
+    other = [row_of(job(arm), 1.0, model_digest="retrained") for arm in (adamw(3e-4),)]
+    (cell,) = results(rows(row_of(job(OPEN), 3.0), *bracketed(), *other)).cells
+    assert cell.rival == MIDDLE.key
+    assert results(rows(row_of(job(OPEN), 3.0, data_digest="other"), *bracketed())).cells == ()
+
+
 def test_damage_is_the_rise_on_base_text_over_the_rivals():
     (cell,) = results(
         rows(row_of(job(OPEN), 3.0, retention=3.2), row_of(job(LOW), 3.3), row_of(job(MIDDLE), 3.2, retention=3.8))
