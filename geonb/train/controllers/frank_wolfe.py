@@ -18,7 +18,7 @@ from torch import Tensor
 
 from geonb.adapters.factors import SAFE, OneSidedFactors, TwoSidedFactors
 from geonb.train.controllers.base import StepReport, TrainedMatrix
-from geonb.train.controllers.polar import polar_factor
+from geonb.train.controllers.polar import Workspace, polar_factor
 
 
 class FrankWolfe:
@@ -50,6 +50,7 @@ class FrankWolfe:
         self.unit = unit
         self.beta = 1.0 - horizon**-momentum
         self._updates = 0
+        self._workspaces: dict[tuple[int, int], Workspace] = {}
         self._moments = {name: torch.zeros_like(leaf) for name, leaf in self._leaves()}
 
     def _leaves(self):
@@ -72,10 +73,14 @@ class FrankWolfe:
             for leaf, parameter in matrix.factors.trained().items():
                 name = f"{matrix.name}/{leaf}"
                 gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-                square += float(gradient.square().sum())
+                square += float(torch.dot(gradient.flatten(), gradient.flatten()))
                 moment = self._moments[name].mul_(self.beta).add_(gradient, alpha=1.0 - self.beta)
-                vertices[name] = polar_factor(moment)
-                gap += float((moment * (parameter + self._radius(matrix, leaf) * vertices[name])).sum()) / correction
+                vertices[name] = polar_factor(moment, self._workspaces)
+                # <m, X + D u> without a matrix in between
+                flat = moment.flatten()
+                along = float(torch.dot(flat, parameter.flatten()))
+                largest = float(torch.dot(flat, vertices[name].flatten()))
+                gap += (along + self._radius(matrix, leaf) * largest) / correction
 
         left = max(0.0, 1.0 - step / self.horizon)
         ceiling, polyak, weyl, taken = [], [], [], []
@@ -107,7 +112,9 @@ class FrankWolfe:
         for matrix in self.matrices:
             for leaf, parameter in matrix.factors.trained().items():
                 name = f"{matrix.name}/{leaf}"
-                found[name] = -(parameter + self._radius(matrix, leaf) * polar_factor(gradients[name]))
+                found[name] = -(
+                    parameter + self._radius(matrix, leaf) * polar_factor(gradients[name], self._workspaces)
+                )
         return found
 
     def observe_validation(self, loss: float) -> None:
