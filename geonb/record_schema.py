@@ -71,11 +71,12 @@ class _Definitions:
     def _object(self, record: type[Record]) -> dict[str, Any]:
         hints, comments = typing.get_type_hints(record), field_comments(record)
         fields = [field.name for field in dataclasses.fields(record)]
-        properties = {}
+        tables, properties = getattr(record, "TABLES", {}), {}
         for name in fields:
             try:
                 described = {"description": comments[name]} if name in comments else {}
-                properties[name] = {**described, **self.of(hints[name])}
+                kind = self._table(tables[name]) if name in tables else self.of(hints[name])
+                properties[name] = {**described, **kind}
             except TypeError as error:
                 raise TypeError(f"{record.__name__}.{name} is {error}, which no record can store") from None
         text = _description(record)
@@ -86,6 +87,14 @@ class _Definitions:
             "properties": properties,
             "required": fields,
             "additionalProperties": False,
+        }
+
+    def _table(self, hints: dict[str, Any]) -> dict[str, Any]:
+        """A dict field whose record says in `TABLES` what it holds at least."""
+        return {
+            "type": "object",
+            "properties": {key: self.of(hint) for key, hint in hints.items()},
+            "required": list(hints),
         }
 
     def of(self, hint: Any) -> dict[str, Any]:

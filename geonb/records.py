@@ -68,6 +68,10 @@ def decode(value: Any, hint: Any) -> Any:
         if not -_LARGEST < value < _LARGEST:
             raise TypeError("a whole number of at most 64 bits")
         return value
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise TypeError(f"one of {', '.join(map(str, arguments))}")
+        return value
     if origin is tuple:
         items = _expected(value, list | tuple, "a list")
         if len(arguments) == 2 and arguments[1] is Ellipsis:

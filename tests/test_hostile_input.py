@@ -1,8 +1,7 @@
 """Whatever a file holds, its reader answers with a value or with one sentence, and leaves everything else alone.
 
 The short form of `python -m tests.campaigns.fuzz`: a few worsened inputs for every reader, always the same ones, and the
-smallest input of every defect that the campaign has found. A case with a defect is expected to fail; who mends it takes the
-mark away, and with it the function's name in `KNOWN`.
+smallest input of every defect that the campaign has found.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 
 from geonb.errors import GeonbError, InputError
-from tests.campaigns import Failure, Hang, Place, Reader, attempt, open_place, write_files
+from tests.campaigns import Hang, Place, Reader, attempt, open_place, write_files
 from tests.campaigns.cases import ADAPTER, BENCH, CASES, Case, changed
 from tests.campaigns.fuzz import explore
 from tests.campaigns.readers import READERS
@@ -27,11 +26,6 @@ from tests.campaigns.readers import READERS
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
 BY_NAME = {reader.name: reader for reader in READERS}
-
-
-def defect(sentence: str) -> pytest.MarkDecorator:
-    """The mark of what is still wrong, with what should be said or done instead."""
-    return pytest.mark.xfail(strict=True, reason=f"DEFECT: {sentence}")
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     os.chdir(before)
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, id=case.name, marks=defect(case.defect) if case.defect else ())
-        for case in CASES
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_an_input_that_broke_a_reader_once_is_answered_with_a_sentence(case: Case, place: Place):
     content = case.content if isinstance(case.content, bytes) else case.content(place)
     assert attempt(BY_NAME[case.reader], place, content, seconds=3) is None
@@ -348,20 +336,11 @@ def test_a_chat_template_of_a_stranger_is_answered_with_a_sentence(place: Place,
 
 # -- every reader, a little -------------------------------------------------------------------------------------------
 
-# functions with an open defect that one of the cases above shows: what they let through is no news
-KNOWN: dict[str, str] = {}
-
-
-def is_news(failure: Failure) -> bool:
-    """Whether no case above tells of it."""
-    file, _, function = failure.where.rpartition(":")
-    return function not in KNOWN.get(file, "").split()
-
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
 def test_whatever_its_file_holds_a_reader_answers_with_a_value_or_a_sentence(reader: Reader, place: Place):
     found = explore(reader, place, seconds=10, examples=reader.examples)
-    news = [failure for failure in found.failures if is_news(failure)]
-    assert not news, "\n".join(
-        f"{one.kind} {one.error} at {one.where}:{one.line}: {one.message} for {one.content[:200]!r}" for one in news
+    assert not found.failures, "\n".join(
+        f"{one.kind} {one.error} at {one.where}:{one.line}: {one.message} for {one.content[:200]!r}"
+        for one in found.failures
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,3 +25,8 @@ def collate(examples: Sequence[Example], indices: Sequence[int], pad_id: int) ->
         attention_mask[position, :size] = 1
         labels[position, :size] = np.where(row.loss_mask, row.input_ids, IGNORED)
     return {"input_ids": input_ids, "labels": labels, "attention_mask": attention_mask}
+
+
+def pad_token(tokenizer: Any) -> int:
+    """What stands behind the end of a shorter example: the tokenizer's padding, else its end token, else 0."""
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from geonb.derive.rounding import rounded
 from geonb.errors import DerivationError
 from geonb.records import Record, table_html
 
-EVIDENCE = ("proven", "validated", "empirical", "conjectural", "disproven", "convention")
+Evidence = Literal["proven", "validated", "empirical", "conjectural", "disproven", "convention"]
+EVIDENCE: tuple[str, ...] = get_args(Evidence)
 
 
 class Outcome(NamedTuple):
@@ -38,12 +39,12 @@ class Derivation(Record):
     formula: str
     inputs: dict[str, Any]
     source: str
-    evidence: str
+    evidence: Evidence
     applied: bool
     because: str
     documented_value: Any
     documented_formula: str
-    documented_evidence: str
+    documented_evidence: Evidence
     beside: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

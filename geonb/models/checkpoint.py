@@ -61,6 +61,11 @@ class Checkpoint:
         return len({ref.layer for ref in self.refs if ref.layer is not None})
 
     @property
+    def weight_bytes(self) -> int:
+        """The size of the weight files together."""
+        return sum(path.stat().st_size for path in {header.file for header in self.headers.values()})
+
+    @property
     def parameters(self) -> int:
         """Stored numbers, tied ones once."""
         total = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from geonb.derive.context import Calibration
 from geonb.derive.derivation import Derivation
@@ -16,22 +16,6 @@ from geonb.records import Record, decode_table
 SCHEMA = 1
 
 __all__ = ["SCHEMA", "Plan", "TargetPlan"]
-
-# what the dict fields hold at least, for every reader of a plan file; a baseline's controller adds a rate
-_PARTS: dict[str, dict[str, Any]] = {
-    "model": {
-        "source": str, "name": str, "architecture": str, "digest": str, "parameters": int, "context_length": int | None,
-    },
-    "data": {"path": str, "digest": str, "n_examples": int, "n_tokens": int, "n_cut": int, "template": str},
-    "evaluation": {"path": str | None, "digest": str | None},
-    "split": {"method": str, "n_train": int, "n_eval": int, "resolves": float | None, "because": str},
-    "batch": {
-        "size": int, "micro": int, "accumulation": int, "source": str, "micro_source": str, "model_bytes": int,
-        "example_bytes": int,
-    },
-    "horizon": {"steps": int, "epochs": float, "source": str},
-    "controller": {"name": str, "basis": str, "budget": str, "sides": str},
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +48,22 @@ class Plan(Record):
     verified_after_training: dict[str, str]
     options: dict[str, Any]
 
+    # what the dict fields hold at least, for every reader of a plan file and in its schema; a baseline's controller adds a rate
+    TABLES: ClassVar[dict[str, dict[str, Any]]] = {
+        "model": {
+            "source": str, "name": str, "architecture": str, "digest": str, "parameters": int, "context_length": int | None,
+        },
+        "data": {"path": str, "digest": str, "n_examples": int, "n_tokens": int, "n_cut": int, "template": str},
+        "evaluation": {"path": str | None, "digest": str | None},
+        "split": {"method": str, "n_train": int, "n_eval": int, "resolves": float | None, "because": str},
+        "batch": {
+            "size": int, "micro": int, "accumulation": int, "source": str, "micro_source": str, "model_bytes": int,
+            "example_bytes": int,
+        },
+        "horizon": {"steps": int, "epochs": float, "source": str},
+        "controller": {"name": str, "basis": str, "budget": str, "sides": str},
+    }  # fmt: skip
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The plan that `data` describes, whole: a part that lacks what every reader of plans needs is an `InputError`."""
@@ -71,7 +71,7 @@ class Plan(Record):
 
         found = super(Plan, cls).from_dict(data)
         parts = {}
-        for name, hints in _PARTS.items():
+        for name, hints in cls.TABLES.items():
             try:
                 parts[name] = decode_table(getattr(found, name), hints)
             except TypeError as error:

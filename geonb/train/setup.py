@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from geonb.adapters.experts import Adapter, inject, save_adapter
 from geonb.data.batches import batch_at
+from geonb.data.collate import pad_token
 from geonb.data.example import Example
 from geonb.errors import InputError
 from geonb.models.checkpoint import Checkpoint
@@ -147,8 +148,7 @@ def equip(plan: Plan, *, device: str = "auto", bases_path: Path | None = None) -
     if inputs.data_digest != plan.data["digest"]:
         raise InputError(f"the data {plan.data['path']} changed since the plan was made: make a new plan.")
     runtime = TorchRuntime.load(checkpoint, device=device)
-    pad = runtime.tokenizer.pad_token_id
-    pad = pad if pad is not None else (runtime.tokenizer.eos_token_id or 0)
+    pad = pad_token(runtime.tokenizer)
 
     bases = _bases(plan, checkpoint, bases_path, runtime, inputs.training)
     factors, matrices = {}, []

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import io
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,12 +31,12 @@ from geonb.geometry.measurement import Measurement
 from geonb.models.checkpoint import Checkpoint
 from geonb.models.geometry import MatrixGeometry, stream_geometry
 from geonb.workbench.export import gguf, quantised
-from geonb.workbench.export.export import allowed_gaps
+from geonb.workbench.export.export import allowed_gaps, judged, loader_version
 from geonb.workbench.export.folder import quiet
 from geonb.workbench.export.gap import GAP, KL_MAX, KL_MEAN, SAME_TOKEN, TYPICAL, Logits, measure_gap, read_reference
 from geonb.workbench.export.merged import own_dtype
 from geonb.workbench.export.probes import choose_probes
-from geonb.workbench.export.record import FAILED, PASSED
+from geonb.workbench.export.record import PASSED
 from geonb.workbench.export.source import Source
 from geonb.workbench.export.staging import RECORD, check_output, size_of, staged
 from geonb.workbench.export.target import SERVED, STORED, Target
@@ -94,23 +93,21 @@ def quantize_model(
             gaps, times = _read_back(source, target, folder, before, ids)
             matrices = tuple(_roundings(checkpoint, form, folder, progress)) if geometry else ()
             allowed = allowed_gaps(checkpoint, f"int{bits}", tolerance)
-            # nan compares false with everything: it must count as beyond
-            beyond = not all(gaps[name].value <= most for name, most in allowed.items())
-            told = ", ".join(f"{name} {gaps[name].value:.3g} (allowed {most:.3g})" for name, most in allowed.items())
+            verdict, because = judged(gaps, allowed, f"int{bits}")
             files = size_of(folder)
             record = Quantised(
                 model=checkpoint.source,
-                output=None if beyond else str(place),
+                output=str(place) if verdict == PASSED else None,
                 form=form,
                 bits=bits,
-                verdict=FAILED if beyond else PASSED,
-                because=f"{'beyond' if beyond else 'within'} the tolerance of int{bits}: {told}",
-                loader=f"{target.loader} {_version(target.loader)}",
+                verdict=verdict,
+                because=because,
+                loader=f"{target.loader} {loader_version(target.loader)}",
                 gaps=gaps,
                 tolerance=allowed,
                 probes=source.reference.probes,
                 bytes=sum(files.values()),
-                base_bytes=sum(path.stat().st_size for path in {one.file for one in checkpoint.headers.values()}),
+                base_bytes=checkpoint.weight_bytes,
                 files=files,
                 seconds_before=times[0] if times else None,
                 seconds_after=times[1] if times else None,
@@ -120,7 +117,7 @@ def quantize_model(
                 base_sha256=checkpoint.digest,
                 geonb_version=__version__,
             )
-            if beyond:
+            if verdict != PASSED:
                 raise _Beyond
             record.save(folder / RECORD)
     except _Beyond:
@@ -163,7 +160,7 @@ def _read_back(
                 times = _time_in_pairs(before, logits, ids, own_dtype(source.checkpoint), source.device)
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise BackendError(
-            f"{target.loader} {_version(target.loader)} does not read the quantised model back "
+            f"{target.loader} {loader_version(target.loader)} does not read the quantised model back "
             f"({' '.join(str(error).split())[:200]}); nothing was kept: choose another form, or another version of it."
         ) from error
     order = [f"{name}{suffix}" for suffix in ("", f" {SERVED}") for name in (GAP, TYPICAL, KL_MEAN, KL_MAX, SAME_TOKEN)]
@@ -269,13 +266,6 @@ def rounding(found: MatrixGeometry, weight: Any, quantised_weight: Any) -> Matri
         tail_dims=own.tail_dims,
         buried=int((own.values <= error_norm).sum()) if error_norm else 0,
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "?"
 
 
 def _silent(stage: str) -> None:

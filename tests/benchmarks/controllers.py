@@ -109,10 +109,17 @@ def main() -> None:
     parser.add_argument("--rates", default="1e-3,3e-3,1e-2")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--uncalibrated", action="store_true", help="the batch of 16 instead of the derived one")
+    parser.add_argument("--times", action="store_true", help="only the times of a step")
     options = parser.parse_args()
-    plan = build_plan("embedded", options.data, max_steps=options.steps, seed=options.seed, device="cpu")
-    rows = [step_times(plan), arm(plan, "frank-wolfe", None)]
-    rows += [arm(plan, "adamw", float(rate)) for rate in options.rates.split(",") if rate]
+    plan = build_plan(
+        "embedded", options.data, max_steps=options.steps, seed=options.seed, device="cpu",
+        calibrate=not options.uncalibrated,
+    )  # fmt: skip
+    rows = [step_times(plan)]
+    if not options.times:
+        rows.append(arm(plan, "frank-wolfe", None))
+        rows += [arm(plan, "adamw", float(rate)) for rate in options.rates.split(",") if rate]
     facts = {"data": options.data, "steps": options.steps, "batch": plan.batch["size"], "seed": plan.seed}
     for row in rows:
         line = json.dumps({**facts, **row})

@@ -14,12 +14,11 @@ DEEP, HUGE = b"[" * 100_000, b"9" * 5000
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One input that broke its reader once: a file's bytes, and what should be said instead where it still does."""
+    """One input that broke its reader once: a file's bytes, or how they are made from the valid ones."""
 
     name: str
     reader: str
     content: bytes | Callable[[Place], bytes]
-    defect: str = ""
 
 
 def changed(*path: Any, to: Any, of: str) -> Callable[[Place], bytes]:

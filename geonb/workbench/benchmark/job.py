@@ -110,14 +110,11 @@ def _base(model: str, domain: str, seed: int, folder: Path) -> dict[str, float]:
     return _scores(runtime.model, inputs, runtime.tokenizer)
 
 
-def _pad(tokenizer: Any) -> int:
-    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
-
-
 def _scores(model: Any, inputs: Any, tokenizer: Any) -> dict[str, float]:
+    from geonb.data.collate import pad_token
     from geonb.workbench.benchmark.measure import score
 
-    pad = _pad(tokenizer)
+    pad = pad_token(tokenizer)
     task = score(model, inputs.evaluation, pad=pad, tokenizer=tokenizer)
     kept = score(model, inputs.retention[:_N_RETENTION], pad=pad, tokenizer=tokenizer)
     return {
@@ -156,6 +153,7 @@ def run_job(job: Job, folder: Path, *, progress: Callable[[int, int], None] | No
     import torch
 
     from geonb.data.batches import batch_at
+    from geonb.data.collate import pad_token
     from geonb.plan.inputs import load_inputs
     from geonb.train.objective import evaluate, forward_losses, to_tensors
     from geonb.workbench.benchmark.attach import attach
@@ -165,7 +163,7 @@ def run_job(job: Job, folder: Path, *, progress: Callable[[int, int], None] | No
     base = _base(job.model, job.domain, job.seed, folder)
     inputs = load_inputs(plan)
     tokenizer = inputs.checkpoint.load_tokenizer()
-    pad = _pad(tokenizer)
+    pad = pad_token(tokenizer)
     torch.manual_seed(job.seed)  # PEFT draws its factors from the global generator
     attached = attach(job.arm, plan)
     model = attached.model

@@ -195,7 +195,7 @@ def _read_back(source: Source, target: Target, folder: Path) -> dict[str, Measur
             found[arithmetic] = measure_gap(source.reference, logits, arithmetic=arithmetic)
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise BackendError(
-            f"{target.loader} {_version(target.loader)} does not read the export back "
+            f"{target.loader} {loader_version(target.loader)} does not read the export back "
             f"({' '.join(str(error).split())[:200]}); nothing was kept: choose another target, or another version of it."
         ) from error
     served = {f"{name} {SERVED}": one for name, one in found.get(SERVED, {}).items()}
@@ -214,6 +214,14 @@ def allowed_gaps(checkpoint: Checkpoint, precision: str, tolerance: float | None
     return {name: gap if tolerance is None else tolerance, KL_MEAN: divergence}
 
 
+def judged(gaps: dict[str, Measurement], allowed: dict[str, float], precision: str) -> tuple[str, str]:
+    """The verdict on `gaps` against what is `allowed`, and its reason."""
+    # nan compares false with everything: it must count as beyond
+    beyond = not all(gaps[name].value <= most for name, most in allowed.items())
+    told = ", ".join(f"{name} {gaps[name].value:.3g} (allowed {most:.3g})" for name, most in allowed.items())
+    return FAILED if beyond else PASSED, f"{'beyond' if beyond else 'within'} the tolerance of {precision}: {told}"
+
+
 def _judge(
     source: Source,
     target: Target,
@@ -227,26 +235,23 @@ def _judge(
     checkpoint = source.checkpoint
     precision = target.precision(checkpoint, bits)
     allowed = allowed_gaps(checkpoint, precision, tolerance)
-    # nan compares false with everything: it must count as beyond
-    beyond = [name for name, most in allowed.items() if not gaps[name].value <= most]
-    told = ", ".join(f"{name} {gaps[name].value:.3g} (allowed {most:.3g})" for name, most in allowed.items())
-    because = f"{'beyond' if beyond else 'within'} the tolerance of {precision}: {told}"
+    verdict, because = judged(gaps, allowed, precision)
     files = size_of(folder)
     return Export(
         target=target.name,
         model=checkpoint.source,
         adapter=str(source.adapter),
-        output=None if beyond else str(output),
-        verdict=FAILED if beyond else PASSED,
+        output=str(output) if verdict == PASSED else None,
+        verdict=verdict,
         because=because,
         bits=bits,
         precision=precision,
-        loader=f"{target.loader} {_version(target.loader)}",
+        loader=f"{target.loader} {loader_version(target.loader)}",
         gaps=gaps,
         tolerance=allowed,
         probes=source.reference.probes,
         bytes=sum(files.values()),
-        base_bytes=sum(path.stat().st_size for path in {header.file for header in checkpoint.headers.values()}),
+        base_bytes=checkpoint.weight_bytes,
         files=files,
         notes=(*notes, *_lost(gaps)),
         adapter_sha256=file_digest(source.adapter / WEIGHTS),
@@ -266,7 +271,8 @@ def _lost(gaps: dict[str, Measurement]) -> tuple[str, ...]:
     return ()
 
 
-def _version(package: str) -> str:
+def loader_version(package: str) -> str:
+    """The installed version of a loader's package, or "?" where it says none."""
     try:
         return importlib.metadata.version(package.replace("_", "-"))
     except importlib.metadata.PackageNotFoundError:

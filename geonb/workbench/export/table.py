@@ -65,7 +65,7 @@ def gap_table(
         model=checkpoint.source,
         adapter=str(folder),
         probes=source.reference.probes,
-        base_bytes=sum(path.stat().st_size for path in {header.file for header in checkpoint.headers.values()}),
+        base_bytes=checkpoint.weight_bytes,
         rows=tuple(rows),
     )
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from geonb.workbench.benchmark import domains
 from geonb.workbench.benchmark import job as jobs
+from geonb.workbench.benchmark.arm import OPEN, adamw
 from geonb.workbench.benchmark.job import Job, Row
+from geonb.workbench.benchmark.queue import append_row
 
 N_RETENTION = 6
 
@@ -52,3 +55,10 @@ def row_of(job: Job, validation: float | None, **changes: Any) -> Row:
 def but_for_times(row: Row) -> Row:
     """`row` without what the clock and the machine's other work decide."""
     return dataclasses.replace(row, seconds=0.0, seconds_per_step=0.0, environment={**row.environment, "load": ""})
+
+
+def write_rows(path: Path) -> Path:
+    """A results file of one cell: the product's default and two rates of AdamW."""
+    for arm, loss in ((OPEN, 3.0), (adamw(1e-3), 3.5), (adamw(3e-3), 3.2)):
+        append_row(path, row_of(Job(model="m", domain="kjv", horizon=60, batch=4, seed=0, arm=arm), loss))
+    return path
