@@ -62,6 +62,14 @@ class FrankWolfe:
         assert isinstance(matrix.factors, OneSidedFactors | TwoSidedFactors)
         return matrix.factors.radius(leaf)
 
+    def _vertex(self, name: str, moment: Tensor) -> Tensor:
+        """The point of the unit ball that the step of the factor `name` moves away from."""
+        return polar_factor(moment, self._workspaces)
+
+    def _fraction(self, step: int) -> float:
+        """How much of sigma_k the step with the number `step`, from 0, may move: (1 - t/T) / sqrt(T)."""
+        return self.unit * max(0.0, 1.0 - step / self.horizon) / self.horizon**0.5
+
     @torch.no_grad()
     def step(self, loss: float, step: int) -> StepReport:
         """Move every factor once; `step` counts from 0 and `loss` is the batch's mean in nats."""
@@ -75,14 +83,14 @@ class FrankWolfe:
                 gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
                 square += float(torch.dot(gradient.flatten(), gradient.flatten()))
                 moment = self._moments[name].mul_(self.beta).add_(gradient, alpha=1.0 - self.beta)
-                vertices[name] = polar_factor(moment, self._workspaces)
+                vertices[name] = self._vertex(name, moment)
                 # <m, X + D u> without a matrix in between
                 flat = moment.flatten()
                 along = float(torch.dot(flat, parameter.flatten()))
                 largest = float(torch.dot(flat, vertices[name].flatten()))
                 gap += (along + self._radius(matrix, leaf) * largest) / correction
 
-        left = max(0.0, 1.0 - step / self.horizon)
+        fraction = self._fraction(step)
         ceiling, polyak, weyl, taken = [], [], [], []
         # the largest possible fraction of the ball by Polyak: the linear model reaches f* after this share of its gap
         share = max(0.0, loss - self.loss_floor) / gap if gap > 0 else float("inf")
@@ -90,7 +98,7 @@ class FrankWolfe:
             radius = matrix.budget * SAFE
             ceiling.append(radius)
             polyak.append(radius * share)
-            weyl.append(self.unit * matrix.sigma_k * left / self.horizon**0.5)
+            weyl.append(fraction * matrix.sigma_k)
             taken.append(min(ceiling[-1], polyak[-1], weyl[-1]))
             gamma = taken[-1] / radius
             for leaf, parameter in matrix.factors.trained().items():
