@@ -101,8 +101,20 @@ class DerivationContext(Record):
         return max(1, -(-self.n_train // self.batch_size))
 
     def budgets(self) -> dict[str, float]:
-        """R of every target: sigma_k when strict, sigma_max when open."""
-        return self.by_target("sigma_k" if self.budget == "strict" else "sigma_max")
+        """R of every target, as `radii` has it."""
+        return rounded(radii(self.budget, self.by_target("sigma_k"), self.by_target("sigma_max")))
+
+
+def radii(budget: str, sigma_k: Mapping[str, float], sigma_max: Mapping[str, float]) -> dict[str, float]:
+    """R of each matrix in the units of its weights: sigma_k (strict), 3 sigma_k (balanced) or sigma_max (open).
+
+    >>> radii("balanced", {"w": 0.5}, {"w": 2.0})
+    {'w': 1.5}
+    """
+    if budget == "open":
+        return dict(sigma_max)
+    times = {"strict": 1.0, "balanced": 3.0}[budget]
+    return {name: times * value for name, value in sigma_k.items()}
 
 
 def parameters_of(shapes: Mapping[str, tuple[int, int]], ranks: Mapping[str, int], sides: str) -> int:

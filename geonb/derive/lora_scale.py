@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from geonb.derive.context import DerivationContext
+from geonb.derive.context import DerivationContext, radii
 from geonb.derive.derivation import Derivation, Outcome, make
+
+_REASONS = {
+    "strict": ("sigma_k", "Strict budget: no singular value of any matrix can move by more than its sigma_k."),
+    "balanced": (
+        "3 sigma_k",
+        "Balanced budget: no singular value of any matrix can move by more than three times its sigma_k. The bound is "
+        "proven; the factor is a convention, the radius of least regret in papers/zero-knob.",
+    ),
+    "open": (
+        "sigma_max",
+        "Open budget: a change never exceeds the matrix itself. The bound is proven; that sigma_max is the right radius "
+        "is a preference, which fitted better and forgot more than sigma_k in our runs.",
+    ),
+}
 
 
 def compute(*, budget: str, sigma_k: Mapping[str, float], sigma_max: Mapping[str, float]) -> Outcome:
-    """R of each matrix: sigma_k (`strict`) or sigma_max (`open`); documented: sigma_k / ||BA||_2 at ||BA||_2 = R.
+    """R of each matrix: sigma_k (`strict`), 3 sigma_k (`balanced`) or sigma_max (`open`); documented: sigma_k / ||BA||_2.
 
-    The documented value is the scale that the specification would still allow an adapter that has used all of R.
+    The documented value is at ||BA||_2 = R: the scale that the specification would still allow an adapter that has used
+    all of R.
 
     >>> compute(budget="open", sigma_k={"w": 0.5}, sigma_max={"w": 2.0})
     Outcome(used={'w': 2.0}, documented={'w': 0.25})
     """
-    radius = dict(sigma_k if budget == "strict" else sigma_max)
+    radius = radii(budget, sigma_k, sigma_max)
     return Outcome(radius, {name: sigma_k[name] / radius[name] for name in radius})
 
 
@@ -27,7 +42,7 @@ def derive(context: DerivationContext) -> Derivation:
         "sigma_k": context.by_target("sigma_k"),
         "sigma_max": context.by_target("sigma_max"),
     }
-    strict = context.budget == "strict"
+    radius, because = _REASONS[context.budget]
     return make(
         compute(**inputs),
         inputs,
@@ -35,16 +50,11 @@ def derive(context: DerivationContext) -> Derivation:
         key="lora_scale",
         replaces="LoRA scale (alpha / r)",
         unit="R, bound of ||BA||_2",
-        formula=f"||BA||_2 <= R = {'sigma_k' if strict else 'sigma_max'}; the scale in the file is 1 (alpha = r)",
+        formula=f"||BA||_2 <= R = {radius}; the scale in the file is 1 (alpha = r)",
         source="Weyl 1912: no singular value moves by more than ||BA||_2; convexity of the ball",
         evidence="proven",
         applied=True,
-        because=(
-            "Strict budget: no singular value of any matrix can move by more than its sigma_k."
-            if strict
-            else "Open budget: a change never exceeds the matrix itself. The bound is proven; that sigma_max is the "
-            "right radius is a preference, which fitted better and forgot more than sigma_k in our runs."
-        ),
+        because=because,
         documented_formula="sigma_k / ||BA||_2; shown at ||BA||_2 = R",
         documented_evidence="proven",
         beside={

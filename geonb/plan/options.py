@@ -14,7 +14,7 @@ from geonb.records import Record
 
 CONTROLLERS = ("frank-wolfe", "mass", "mass-layer")
 BASES = ("tail", "top", "full", "gradient", "random")
-BUDGETS = ("open", "strict")
+BUDGETS = ("balanced", "open", "strict")
 SIDES = ("one", "two")
 BENCHMARKS = ("quick", "reasoning", "factual", "comprehensive")
 

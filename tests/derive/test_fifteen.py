@@ -13,6 +13,7 @@ VARIANTS = [
     {},
     {"calibration": None},
     {"controller": "mass"},
+    {"budget": "balanced"},
     {"controller": "mass-layer", "budget": "strict"},
     {"controller": "scaled-gd"},
     {"basis": "full", "ranks": {"layers.0.q": 12, "layers.0.up": 5}},

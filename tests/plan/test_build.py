@@ -11,6 +11,7 @@ from geonb.derive import recompute
 from geonb.errors import InputError
 from geonb.plan import Plan, build_plan
 from geonb.plan.inputs import load_inputs
+from geonb.plan.options import BUDGETS
 
 HOSTILE = 'x"><script>alert(1)</script>\x1b[2J\n<img src=x onerror=1>'
 
@@ -93,6 +94,16 @@ def test_options_reach_the_plan(data_file):
     assert {"token entropy", "intrinsic dimension", "topology"} <= set(found.measured_during_training)
     assert "benchmark" in found.verified_after_training
     assert found.n_parameters == sum(8 * sum(target.shape) for target in found.chosen())
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_a_budget_is_a_length_of_each_matrix_and_the_plan_gives_its_reason(data_file, budget):
+    found = build_plan("embedded", data_file, calibrate=False, budget=budget)
+    for target in found.chosen():
+        radius = {"strict": target.sigma_k, "balanced": 3 * target.sigma_k, "open": target.sigma_max}[budget]
+        assert target.budget == pytest.approx(radius, rel=1e-8)
+    scale = found.derivation("lora_scale")
+    assert scale.because.lower().startswith(budget) and f"{budget} budget" in found.to_text()
 
 
 @pytest.mark.parametrize("controller", ["mass", "mass-layer"])
