@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geonb.adapters.dense import dense_linear, is_cheaper
 from geonb.adapters.factors import Factors
 from geonb.errors import InputError
 
@@ -17,8 +18,9 @@ from geonb.errors import InputError
 class BoundedAdapter(nn.Module):
     """A linear map with a low-rank change: y = W x + b + B (A x), the change computed in float32.
 
-    The order of operations is PEFT's (base first, then the two thin products, then the sum, then the cast back), so
-    that a saved adapter gives the same logits to the bit when PEFT loads it in float32.
+    Without gradients the order of operations is PEFT's (base first, then the two thin products, then the sum, then the
+    cast back), so that a saved adapter gives the same logits to the bit when PEFT loads it in float32. A training pass
+    goes through W + BA where the rank makes that cheaper (`geonb.adapters.dense`).
     """
 
     base: Any  # the wrapped linear module, whatever its class
@@ -30,12 +32,28 @@ class BoundedAdapter(nn.Module):
         self.enabled = True
 
     def forward(self, hidden: Tensor, *args, **kwargs) -> Tensor:
-        result = self.base(hidden, *args, **kwargs)
         if not self.enabled:
-            return result
+            return self.base(hidden, *args, **kwargs)
         left, right = self.factors()
+        if not (args or kwargs) and self._trains_dense(hidden, left, right):
+            weight = self.base.weight.mT if _is_transposed(self.base) else self.base.weight
+            return dense_linear(hidden, weight, self.base.bias, left, right)
+        result = self.base(hidden, *args, **kwargs)
         change = functional.linear(functional.linear(hidden.to(right.dtype), right), left)
         return (result + change).to(result.dtype)
+
+    def _trains_dense(self, hidden: Tensor, left: Tensor, right: Tensor) -> bool:
+        """Whether this call is a training pass through a plain float32 map that W + BA makes cheaper."""
+        if not (torch.is_grad_enabled() and left.requires_grad) or torch.is_autocast_enabled(hidden.device.type):
+            return False
+        # a bfloat16 W would round the change away; whoever watches or wraps the base wants it called
+        plain = type(self.base) is nn.Linear or _is_transposed(self.base)
+        if not plain or self.base._forward_hooks or self.base._forward_pre_hooks:
+            return False
+        if not hidden.dtype == self.base.weight.dtype == left.dtype == torch.float32:
+            return False
+        tokens = hidden.numel() // hidden.shape[-1]
+        return is_cheaper(tokens, left.shape[0], right.shape[1], left.shape[1])
 
     def __getattr__(self, name: str):
         # a few architectures ask a projection for its weight or dtype; they mean the base's
