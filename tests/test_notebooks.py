@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from geonb.claims import result_of
+
 ROOT = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(ROOT.rglob("*.ipynb"))
 TOUR = [path for path in NOTEBOOKS if path.parent.name == "tour"]
+CLAIMS = [path for path in NOTEBOOKS if path.parent.name == "claims"]
 PICTURE = re.compile(r'<img [^>]*src="data:image/svg\+xml,')
 SMOKE = {"profile": "smoke", "max_steps": 6}
 
@@ -45,7 +48,15 @@ def test_every_tour_notebook_opens_with_its_pictures_in_it():
     assert all(pictures(path) >= 1 for path in TOUR)
 
 
-@pytest.mark.parametrize("path", TOUR, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CLAIMS, ids=lambda path: path.stem)
+def test_a_claim_opens_with_its_pictures_and_ends_in_its_verdict(path):
+    assert pictures(path) >= 1
+    *_, last = cells_of(path)
+    assert "claims.verify(" in "".join(last["source"]).splitlines()[-1]
+    assert "(smoke): passed" in "".join(last["outputs"][-1]["data"]["text/plain"])
+
+
+@pytest.mark.parametrize("path", [*TOUR, *CLAIMS], ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore")
 def test_nbconvert_shows_every_picture_without_a_kernel(path):
     from nbconvert import HTMLExporter
@@ -86,4 +97,7 @@ def test_a_notebook_runs_under_papermill(path, tmp_path):
     if path in TOUR and path.stem not in ("ship", "star"):
         assert len(views) >= 1 or os.environ.get("GEONB_VIEWS") == "static"
     # the last code cell asserts, and says what it saw
-    assert cells_of(done)[-1]["outputs"][-1]["text"]
+    if path in CLAIMS:
+        assert result_of(done).passed and result_of(done).profile == "smoke"
+    else:
+        assert cells_of(done)[-1]["outputs"][-1]["text"]

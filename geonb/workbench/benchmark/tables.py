@@ -1,51 +1,31 @@
-"""What the rows say: the zero-knob arm beside the best tuned AdamW of each cell, regret, and the frontier of retention."""
+"""What the rows say over all cells: how geonb's arm fares against tuned AdamW, at each radius, and every setting's regret."""
 
 from __future__ import annotations
 
+import html
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from geonb.errors import InputError
-from geonb.records import Record, table_html
+from geonb.records import Record
 from geonb.workbench.benchmark.arm import ZERO_KNOB
-from geonb.workbench.benchmark.job import Row
+from geonb.workbench.benchmark.cells import CellResult, gaps, judge_cell, rows_by_cell
+from geonb.workbench.benchmark.design import LOOKED_AT, MAIN, SMALL, ZERO_KNOB_ARMS
+from geonb.workbench.benchmark.job import Job, Row
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellResult(Record):
-    """One cell: geonb's arm beside the AdamW-LoRA of the lowest validation loss there, over the seeds that both have.
-
-    `ratio` is validation loss over the rival's; `damage` the rise of the loss on base text over the rival's rise (below
-    one: forgets less; None where the rival did not forget). `difference` is the mean paired difference in nats and
-    `half_width` its 95 % interval by Student's t over seeds, None with one seed. `frontier` is the validation loss minus
-    that of the rivals' scaled adapters at equal loss on base text (below zero: ahead), None where theirs do not reach it.
-    """
-
-    cell: str
-    arm: str
-    rival: str
-    rival_interior: bool  # the rival's rate has a worse neighbour on both sides
-    seeds: int
-    validation: float
-    rival_validation: float
-    ratio: float
-    difference: float
-    half_width: float | None
-    verdict: str  # "win", "loss" or "tie" where the seeds can tell; "lower" or "higher" with one seed
-    damage: float | None
-    exact: float
-    rival_exact: float
-    frontier: float | None
+_RADIUS_NAMES = dict(zip((arm.key for arm in ZERO_KNOB_ARMS), ("sigma_max", "sigma_k", "3 sigma_k"), strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regret(Record):
-    """One fixed setting used for everything: how far above the best arm of each cell its loss lies."""
+    """One fixed setting used for everything: how far above the best arm of each cell its loss lies.
+
+    The cells are the main ones, embedded and llama-1m at T = 200 and batch 16, where the whole grid of settings is asked;
+    all cells where the rows hold none of these.
+    """
 
     arm: str
     cells: int
@@ -55,15 +35,45 @@ class Regret(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Radius(Record):
+    """geonb's arm at one radius, over every cell in which it and a tuned AdamW were run.
+
+    The regrets are over the cells that have all three radii at seed 0: first those that choose the default radius, then
+    those that test the choice.
+    """
+
+    arm: str
+    radius: str
+    cells: int
+    geometric_mean: float | None  # of loss / rival's loss
+    worst: float | None
+    wins: int
+    ties: int
+    losses: int
+    half_damage: int  # cells where the rise on base text is at most half of the rival's
+    ahead: int  # cells where it lies below every scaled rival at equal loss on base text
+    looked_at_regret: float | None  # worst over the looked-at domains of the two main models at T = 200
+    other_regret: float | None  # worst over every other cell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ZeroKnobResults(Record):
-    """Every cell in which `arm` and a tuned AdamW were run, with the regret of each fixed setting."""
+    """Every cell in which `arm` and a tuned AdamW were run, the three radii, and the regret of each fixed setting."""
 
     arm: str
     rows: int
     cells: tuple[CellResult, ...]
     regrets: tuple[Regret, ...]
+    radii: tuple[Radius, ...]
+    chosen_radius: str | None  # the arm of the least worst regret over the looked-at cells: the rule's default
     geometric_mean: float | None  # of the ratios
     worst: float | None
+    wins: int  # these three: of the cells with two seeds or more
+    ties: int
+    losses: int
+    half_damage: int  # cells where the rise on base text is at most half of the rival's
+    tuning_ratio: float | None  # median over cells: seconds of the rival's tuning over one run of the arm
+    memory_ratio: float | None  # median over cells: bytes of the arm's state over the rival's
     largest_over_budget: float | None  # of ||dW||_2 / R over every row of a bounded method
 
     def summary(self) -> str:
@@ -74,52 +84,133 @@ class ZeroKnobResults(Record):
             f"worst {self.worst:.3f})"
         )
 
-    def _table(self) -> list[list[str]]:
-        return [
-            [
-                one.cell,
-                one.rival + ("" if one.rival_interior else " (edge)"),
-                f"{one.validation:.3f}",
-                f"{one.rival_validation:.3f}",
-                f"{one.ratio:.3f}",
-                _difference(one),
-                "" if one.damage is None else f"{one.damage:.2f}",
-                "" if one.frontier is None else f"{one.frontier:+.3f}",
-                f"{100 * one.exact:.0f} / {100 * one.rival_exact:.0f}",
-            ]
-            for one in self.cells
+    def counts(self) -> str:
+        """Wins, ties and losses, damage, memory and the price of the rival's tuning in one sentence each."""
+        if not self.cells:
+            return "There is no cell to compare yet."
+        single = len(self.cells) - self.wins - self.ties - self.losses
+        dominated = sum(one.dominated for one in self.cells)
+        said = [
+            f"{self.wins} wins, {self.ties} ties, {self.losses} losses; {single} cells with one seed tell neither.",
+            f"The rise on base text is at most half of the rival's in {self.half_damage} of {len(self.cells)} cells.",
+            f"In {dominated} of them an adapter of AdamW, scaled or not, fits no worse and forgets no more.",
         ]
+        if self.tuning_ratio is not None:
+            said.append(
+                f"Tuning the rival took {self.tuning_ratio:.1f} times the seconds of one run of the arm (median)."
+            )
+        if self.memory_ratio is not None:
+            said.append(f"The arm's state between steps is {self.memory_ratio:.2f} of the rival's bytes (median).")
+        if self.largest_over_budget is not None:
+            said.append(f"The largest ||dW||_2 / R of any bounded run is {self.largest_over_budget:.4f}.")
+        return "\n".join(said)
 
     def to_text(self) -> str:
-        head = ["cell", "best AdamW", "loss", "its loss", "ratio", "difference", "damage", "frontier", "exact %"]
-        table = [head, *self._table()]
-        widths = [max(len(row[column]) for row in table) for column in range(len(head))]
-        lines = [self.summary(), ""]
-        lines += [
-            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table
-        ]
-        if self.regrets:
-            lines += ["", "One fixed setting for everything: loss above the best of each cell"]
-            lines += [
-                f"  {one.arm:44} mean {100 * one.mean:5.1f} %  worst {100 * one.worst:5.1f} % ({one.worst_cell})"
-                for one in self.regrets
-            ]
-        return "\n".join(lines)
+        parts = [self.summary(), self.counts()]
+        for title, head, table in self._tables():
+            parts += ["", title, _text_table(head, table)]
+        return "\n".join(parts)
 
     def to_html(self) -> str:
-        head = ["cell", "best AdamW", "loss", "its loss", "ratio", "difference", "damage", "frontier", "exact %"]
-        regrets = [
-            [one.arm, str(one.cells), f"{100 * one.mean:.1f} %", f"{100 * one.worst:.1f} %", one.worst_cell]
-            for one in self.regrets
+        return "".join(_html_table(title, head, table) for title, head, table in self._tables())
+
+    def _tables(self) -> list[tuple[str, Sequence[str], list[list[str]]]]:
+        """Title, head and rows of every table that has rows."""
+        found = [
+            ("Fit: validation loss in nats a token, and bits per byte", _FIT_HEAD, list(map(_fit, self.cells))),
+            (
+                "Price: rise on base text over the rival's, loss against its scaled adapters, and what its choice cost",
+                _PRICE_HEAD,
+                list(map(_price, self.cells)),
+            ),
+            (
+                "The radius R: loss over the best AdamW's, and worst regret",
+                _RADIUS_HEAD,
+                list(map(_radius, self.radii)),
+            ),
+            (
+                "One fixed setting for everything: loss above the best of each cell",
+                ("setting", "cells", "mean", "worst", "where"),
+                [
+                    [one.arm, str(one.cells), _percent(one.mean), _percent(one.worst), one.worst_cell]
+                    for one in self.regrets
+                ],
+            ),
         ]
-        return table_html(head, self._table()) + table_html(
-            ["one setting for all", "cells", "mean regret", "worst", "where"], regrets
-        )
+        return [entry for entry in found if entry[2]]
 
 
-def _difference(one: CellResult) -> str:
+_FIT_HEAD = ("cell", "best AdamW", "loss", "its loss", "ratio", "difference", "bits/byte", "exact %")
+_PRICE_HEAD = ("cell", "damage", "frontier", "one run", "tuning", "runs", "state MB", "its MB")
+_RADIUS_HEAD = ("R", "cells", "mean", "worst", "win/tie/loss", "half damage", "ahead", "chosen on", "tested on")
+
+
+def _fit(one: CellResult) -> list[str]:
     width = "" if one.half_width is None else f" ± {one.half_width:.3f}"
-    return f"{one.difference:+.3f}{width} {one.verdict}"
+    return [
+        one.cell,
+        one.rival.removeprefix("adamw ") + ("" if one.rival_interior else " (edge)"),
+        f"{one.validation:.3f}",
+        f"{one.rival_validation:.3f}",
+        f"{one.ratio:.3f}",
+        f"{one.difference:+.3f}{width} {one.verdict}",
+        f"{_shown(one.bits_per_byte)} / {_shown(one.rival_bits_per_byte)}",
+        f"{100 * one.exact:.0f} / {100 * one.rival_exact:.0f}",
+    ]
+
+
+def _price(one: CellResult) -> list[str]:
+    return [
+        one.cell,
+        _shown(one.damage),
+        _shown(one.frontier, "+.3f") + (" dominated" if one.dominated else ""),
+        f"{one.seconds:.0f} s",
+        f"{one.tuning_seconds:.0f} s",
+        str(one.tuning_runs),
+        f"{one.state_bytes / 1e6:.1f}",
+        f"{one.rival_state_bytes / 1e6:.1f}",
+    ]
+
+
+def _radius(one: Radius) -> list[str]:
+    return [
+        one.radius,
+        str(one.cells),
+        _shown(one.geometric_mean, ".3f"),
+        _shown(one.worst, ".3f"),
+        f"{one.wins}/{one.ties}/{one.losses}",
+        f"{one.half_damage} of {one.cells}",
+        f"{one.ahead} of {one.cells}",
+        _percent(one.looked_at_regret),
+        _percent(one.other_regret),
+    ]
+
+
+def _shown(value: float | None, form: str = ".2f") -> str:
+    return "" if value is None else f"{value:{form}}"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f} %"
+
+
+def _text_table(head: Sequence[str], rows: list[list[str]]) -> str:
+    table = [list(head), *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table)
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _html_table(title: str, head: Sequence[str], rows: list[list[str]]) -> str:
+    """A table without a style in every cell: a notebook holds one with a row for each of a hundred cells."""
+    lines = []
+    for kind, row in (("th", head), *(("td", row) for row in rows)):
+        first, *others = (html.escape(text) for text in row)
+        cells = "".join(f"<{kind}>{text}</{kind}>" for text in others)
+        lines.append(f'<tr><{kind} style="text-align:left">{first}</{kind}>{cells}</tr>')
+    style = "border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:90%;white-space:nowrap"
+    caption = f'<caption style="text-align:left;font-weight:600;padding:4px 0">{html.escape(title)}</caption>'
+    return f'<table cellpadding="4" style="{style}">{caption}{"".join(lines)}</table>'
 
 
 def results(rows: Mapping[str, Row], arm: str = "frank-wolfe") -> ZeroKnobResults:
@@ -132,121 +223,106 @@ def results(rows: Mapping[str, Row], arm: str = "frank-wolfe") -> ZeroKnobResult
     known = sorted({row.job.arm.key for row in rows.values() if row.job.arm.method in ZERO_KNOB})
     if rows and arm not in known:
         raise InputError(f"the arm {arm!r} was given; the rows have {', '.join(known) or 'none of geonb'}.")
-    # a model or a data set that was made anew is another one: what it gave is compared with its own kind
-    grouped: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in rows.values():
-        grouped[row.cell, row.model_digest].append(row)
-    by_cell = {cell: group for (cell, _), group in sorted(grouped.items(), key=lambda item: len(item[1]))}
-    cells = [found for cell, group in sorted(by_cell.items()) if (found := _cell(cell, group, arm)) is not None]
-    ratios = [one.ratio for one in cells]
+    by_cell = rows_by_cell(rows)
+    cells = _judged(by_cell, arm)
     bounded = [row.over_budget for row in rows.values() if row.over_budget is not None]
+    radii = _radii(by_cell)
+    chosen = [one for one in radii if one.looked_at_regret is not None]
     return ZeroKnobResults(
         arm=arm,
         rows=len(rows),
         cells=tuple(cells),
-        regrets=tuple(_regrets([by_cell[one.cell] for one in cells])),
-        geometric_mean=math.exp(statistics.mean(math.log(ratio) for ratio in ratios)) if ratios else None,
-        worst=max(ratios) if ratios else None,
+        regrets=tuple(_regrets(_main(by_cell, [one.cell for one in cells]))),
+        radii=tuple(radii),
+        chosen_radius=min(chosen, key=lambda one: one.looked_at_regret or 0.0).arm if chosen else None,
+        geometric_mean=geometric_mean([one.ratio for one in cells]),
+        worst=max((one.ratio for one in cells), default=None),
+        wins=_count(cells, "win"),
+        ties=_count(cells, "tie"),
+        losses=_count(cells, "loss"),
+        half_damage=_half_damage(cells),
+        tuning_ratio=_median(one.tuning_seconds / one.seconds for one in cells if one.seconds > 0),
+        memory_ratio=_median(one.state_bytes / one.rival_state_bytes for one in cells if one.rival_state_bytes > 0),
         largest_over_budget=max(bounded) if bounded else None,
     )
 
 
-def _is_rival(row: Row) -> bool:
-    arm = row.job.arm
-    return arm.method == "adamw" and arm.form == "lora" and arm.targets == "all" and row.validation is not None
+def geometric_mean(ratios: Iterable[float]) -> float | None:
+    """exp of the mean logarithm; None of nothing."""
+    found = [math.log(ratio) for ratio in ratios]
+    return math.exp(statistics.mean(found)) if found else None
 
 
-def _cell(cell: str, group: list[Row], arm: str) -> CellResult | None:
-    ours = {row.job.seed: row for row in group if row.job.arm.key == arm and row.validation is not None}
-    if 0 not in ours:
-        return None
-    data = ours[0].data_digest
-    tuned = [row for row in group if row.job.seed == 0 and row.data_digest == data and _is_rival(row)]
-    if not tuned:
-        return None
-    best = min(tuned, key=lambda row: row.validation or 0.0)
-    theirs = {row.job.seed: row for row in group if row.job.arm == best.job.arm and row.validation is not None}
-    seeds = [
-        seed
-        for seed in sorted(ours)
-        if seed in theirs and ours[seed].data_digest == theirs[seed].data_digest
-    ]  # fmt: skip
-    first = [ours[seed].validation or 0.0 for seed in seeds]
-    second = [theirs[seed].validation or 0.0 for seed in seeds]
-    differences = [a - b for a, b in zip(first, second, strict=True)]
-    half_width = _half_width(differences)
-    difference = statistics.mean(differences)
-    if half_width is None:
-        verdict = "lower" if difference < 0 else "higher"
-    else:
-        verdict = "tie" if abs(difference) <= half_width else ("win" if difference < 0 else "loss")
-    rises = [(_rise(ours[seed]), _rise(theirs[seed])) for seed in seeds]
-    suffered = sum(b for _, b in rises)
-    return CellResult(
-        cell=cell,
-        arm=arm,
-        rival=best.job.arm.key,
-        rival_interior=_is_interior(best, tuned),
-        seeds=len(seeds),
-        validation=statistics.mean(first),
-        rival_validation=statistics.mean(second),
-        ratio=statistics.mean(first) / statistics.mean(second),
-        difference=difference,
-        half_width=half_width,
-        verdict=verdict,
-        damage=sum(a for a, _ in rises) / suffered if suffered > 0 else None,
-        exact=statistics.mean(ours[seed].exact or 0.0 for seed in seeds),
-        rival_exact=statistics.mean(theirs[seed].exact or 0.0 for seed in seeds),
-        frontier=_ahead(ours[0], tuned),
-    )
+def chose_the_radius(job: Job) -> bool:
+    """Whether a cell belongs to those on which the default radius is chosen; every other one tests the choice."""
+    return _is_main(job) and job.domain in LOOKED_AT
 
 
-def _half_width(values: list[float]) -> float | None:
-    """Half of Student's 95 % interval of the mean; None below two values."""
-    from scipy.stats import t
-
-    if len(values) < 2:
-        return None
-    return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+def _is_main(job: Job) -> bool:
+    return job.model in (MAIN, SMALL) and job.is_plain and (job.horizon, job.batch) == (200, 16)
 
 
-def _rise(row: Row) -> float:
-    return (row.retention or 0.0) - row.base["retention"]
+def _main(by_cell: Mapping[str, list[Row]], cells: list[str]) -> dict[str, list[Row]]:
+    """The main cells among `cells`; all of them where none is."""
+    main = [cell for cell in cells if _is_main(by_cell[cell][0].job)]
+    return {cell: by_cell[cell] for cell in main or cells}
 
 
-def _is_interior(best: Row, tuned: Iterable[Row]) -> bool:
-    rates = [row.job.arm.rate or 0.0 for row in tuned if row.job.arm.rank == best.job.arm.rank]
-    return min(rates) < (best.job.arm.rate or 0.0) < max(rates)
+def _judged(by_cell: Mapping[str, list[Row]], arm: str) -> list[CellResult]:
+    found = (judge_cell(cell, group, arm) for cell, group in by_cell.items())
+    return [one for one in found if one is not None]
 
 
-def _ahead(row: Row, rivals: Iterable[Row]) -> float | None:
-    """Loss of `row` minus the lowest that a scaled rival has at the same loss on base text, by linear interpolation.
+def _radii(by_cell: Mapping[str, list[Row]]) -> list[Radius]:
+    found = []
+    gap_of = {cell: gaps(group) for cell, group in by_cell.items()}
+    shared = {cell for cell, of in gap_of.items() if all(key in of for key in _RADIUS_NAMES)}
+    for key, name in _RADIUS_NAMES.items():
+        cells = _judged(by_cell, key)
 
-    The curve of a scaled adapter is convex and its chords lie above it, which flatters `row` a little. None where no
-    rival's curve reaches that loss on base text.
-    """
-    reached = []
-    for rival in rivals:
-        points = [(rival.base["retention"], rival.base["validation"])]
-        points += [(kept, loss) for _, loss, kept in rival.frontier]
-        points.append((rival.retention or 0.0, rival.validation or 0.0))
-        points.sort()
-        if rival.frontier and row.retention is not None and points[0][0] <= row.retention <= points[-1][0]:
-            kept, losses = zip(*points, strict=True)
-            reached.append(float(np.interp(row.retention, kept, losses)))
-    return (row.validation or 0.0) - min(reached) if reached else None
+        def worst_regret(accept: Callable[[Job], bool], key: str = key) -> float | None:
+            return max((gap_of[cell][key] for cell in shared if accept(by_cell[cell][0].job)), default=None)
+
+        if cells:
+            found.append(
+                Radius(
+                    arm=key,
+                    radius=name,
+                    cells=len(cells),
+                    geometric_mean=geometric_mean([one.ratio for one in cells]),
+                    worst=max(one.ratio for one in cells),
+                    wins=_count(cells, "win"),
+                    ties=_count(cells, "tie"),
+                    losses=_count(cells, "loss"),
+                    half_damage=_half_damage(cells),
+                    ahead=sum(one.frontier is not None and one.frontier < 0 for one in cells),
+                    looked_at_regret=worst_regret(chose_the_radius),
+                    other_regret=worst_regret(lambda job: not chose_the_radius(job)),
+                )
+            )
+    return found
 
 
-def _regrets(groups: list[list[Row]]) -> list[Regret]:
-    """Of every arm that was run in all cells at seed 0, sorted by its worst."""
-    gaps: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    for group in groups:
-        first = [row for row in group if row.job.seed == 0]
-        losses = {row.job.arm.key: row.validation for row in first if row.data_digest == first[0].data_digest}
-        best = min(loss for loss in losses.values() if loss is not None)
-        for key, loss in losses.items():
-            gaps[key].append((math.inf if loss is None else loss / best - 1, group[0].cell))
-    found = [
+def _count(cells: Iterable[CellResult], verdict: str) -> int:
+    return sum(one.verdict == verdict for one in cells)
+
+
+def _half_damage(cells: Iterable[CellResult]) -> int:
+    return sum(one.damage is not None and one.damage <= 0.5 for one in cells)
+
+
+def _median(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return statistics.median(found) if found else None
+
+
+def _regrets(by_cell: Mapping[str, list[Row]]) -> list[Regret]:
+    """Of every arm that was run in all these cells at seed 0, sorted by its worst."""
+    found: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    for cell, group in by_cell.items():
+        for key, gap in gaps(group).items():
+            found[key].append((gap, cell))
+    regrets = [
         Regret(
             arm=key,
             cells=len(those),
@@ -254,7 +330,7 @@ def _regrets(groups: list[list[Row]]) -> list[Regret]:
             worst=max(those)[0],
             worst_cell=max(those)[1],
         )
-        for key, those in gaps.items()
-        if len(those) == len(groups)
+        for key, those in found.items()
+        if len(those) == len(by_cell)
     ]
-    return sorted(found, key=lambda one: one.worst)
+    return sorted(regrets, key=lambda one: one.worst)

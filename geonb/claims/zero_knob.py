@@ -1,0 +1,118 @@
+"""The rule of papers/zero-knob/README.md as checks on the rows of the benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from geonb.claims.checks import EVIDENCE, HOLDS, REFUTED, Check
+from geonb.workbench.benchmark.arm import OPEN
+from geonb.workbench.benchmark.cells import is_tuned_lora
+from geonb.workbench.benchmark.design import SEEDS, ZERO_KNOB_ARMS
+from geonb.workbench.benchmark.job import Row
+from geonb.workbench.benchmark.queue import pending
+from geonb.workbench.benchmark.tables import Radius, ZeroKnobResults, results
+
+# ||dW||_2 / R may lie above 1 by the round-off of float32 alone
+ROUND_OFF = 1e-4
+
+
+def plain_rows(rows: Mapping[str, Row]) -> dict[str, Row]:
+    """The rows that the rule speaks of: those under no condition that was made to break a method."""
+    return {key: row for key, row in rows.items() if row.job.is_plain}
+
+
+def default_arm(rows: Mapping[str, Row]) -> str:
+    """The key of the arm that the rule calls the default: the radius of the least worst regret over the looked-at cells."""
+    return results(plain_rows(rows)).chosen_radius or OPEN.key
+
+
+def runs_lacking(rows: Mapping[str, Row]) -> int:
+    """How many runs of those that decide the rule the design is known to lack: geonb's radii and AdamW, in plain cells."""
+    jobs = {job.key: job for _, missing in pending(dict(rows)) for job in missing}
+    return sum(job.is_plain and (job.arm in ZERO_KNOB_ARMS or is_tuned_lora(job.arm)) for job in jobs.values())
+
+
+def rule_checks(rows: Mapping[str, Row], *, lacking: int | None = None) -> tuple[Check, ...]:
+    """The pre-registered rule, for every part of the claim `zero-knob`; `lacking` is by default `runs_lacking(rows)`.
+
+    While runs are lacking every part but the bound stays open: the bound speaks of each run by itself, under whatever
+    condition. Raises `InputError` where the rows hold no plain run of geonb's arm at R = sigma_max.
+    """
+    if lacking is None:
+        lacking = runs_lacking(rows)
+    every, rows = rows, plain_rows(rows)
+    arm = default_arm(rows)
+    found = results(rows, arm)
+    checks = [
+        Check.of("runs that the rule lacks", lacking, "<=", 0, part=part, decides=EVIDENCE)
+        for part in ("fit", "worst-case", "retention", "frontier", "regret")
+    ]
+    checks += _fit(found, sum(row.job.arm.key == arm and row.validation is None for row in rows.values()))
+    checks += _retention(found)
+    checks += _regret(found)
+    checks += _bound(every)
+    return tuple(checks)
+
+
+def _fit(found: ZeroKnobResults, diverged: int) -> list[Check]:
+    mean = found.geometric_mean
+    # without a cell nothing was counted, and none of these is a zero
+    losses, surplus = (found.losses, found.losses - found.wins) if found.cells else (None, None)
+    checks = [
+        Check.of(f"mean of loss / rival's over {len(found.cells)} cells", mean, "<=", 0.95, part="fit", decides=HOLDS),
+        Check.of("that mean", mean, ">", 1, part="fit", decides=REFUTED),
+    ]
+    # with fewer there is no interval, and what cannot lose has not been tested
+    untested = sum(one.seeds < len(SEEDS) for one in found.cells)
+    for part in ("fit", "worst-case"):
+        checks += [
+            Check.of("cells without three paired seeds", untested, "<=", 0, part=part, decides=EVIDENCE),
+            Check.of("cells that are losses", losses, "<=", 0, part=part, decides=HOLDS),
+            # a cell in which the arm diverged has no ratio
+            Check.of("runs of the arm that diverged", diverged, "<=", 0, part=part, decides=HOLDS),
+            Check.of("losses less wins", surplus, ">", 0, part=part, decides=REFUTED),
+        ]
+    return checks
+
+
+def _retention(found: ZeroKnobResults) -> list[Check]:
+    checks = []
+    for part, name, bad, unmeasured in (
+        (
+            "retention",
+            "cells with more than half of the rival's rise",
+            sum(one.damage is not None and one.damage > 0.5 for one in found.cells),
+            sum(one.damage is None for one in found.cells),
+        ),
+        (
+            "frontier",
+            "cells not below every scaled rival",
+            sum(one.frontier is not None and one.frontier >= 0 for one in found.cells),
+            sum(one.frontier is None for one in found.cells),
+        ),
+    ):
+        checks += [
+            Check.of(name, bad if found.cells else None, "<=", 0, part=part, decides=HOLDS),
+            Check.of("cells where that cannot be said", unmeasured, "<=", 0, part=part, decides=EVIDENCE),
+        ]
+    return checks
+
+
+def _regret(found: ZeroKnobResults) -> list[Check]:
+    elsewhere: dict[str, float] = {one.arm: one.other_regret for one in found.radii if one.other_regret is not None}
+    ours = elsewhere.pop(found.chosen_radius or "", None)
+    more = None if ours is None or not elsewhere else ours - min(elsewhere.values())
+    name = f"worst regret elsewhere of R = {_radius_of(found.radii, found.chosen_radius)} over the best other radius's"
+    return [Check.of(name, more, "<=", 0, part="regret", decides=HOLDS)]
+
+
+def _radius_of(radii: tuple[Radius, ...], arm: str | None) -> str:
+    return next((one.radius for one in radii if one.arm == arm), "(none chosen)")
+
+
+def _bound(rows: Mapping[str, Row]) -> list[Check]:
+    shares = [
+        row.over_budget for row in rows.values() if row.job.arm.method == "frank-wolfe" and row.over_budget is not None
+    ]
+    name = f"largest ||dW||_2 / R of {len(shares)} runs"
+    return [Check.of(name, max(shares, default=None), "<=", 1 + ROUND_OFF, part="bound", decides=HOLDS)]
