@@ -15,6 +15,13 @@ FORMS = ("lora", "rslora", "pissa", "dora", "lora+")
 BASES = ("tail", "top", "full", "gradient", "random")
 RANKS = ("8", "32", "tail")
 TARGETS = ("all", "q+v")
+# what geonb.workbench.benchmark.variants can exchange in `frank-wolfe`: the field, and what it may be, the default first
+VARIANTS = {
+    "confirm": ("none", "agreement"),
+    "decay": ("linear", "constant", "cosine", "anytime"),
+    "memory": ("horizon", "anytime", "noise"),
+    "average": ("none", "schedule-free"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +30,8 @@ class Arm(Record):
 
     `rate` is the learning rate of a tuned method, None where the method derives it. `budget` is the radius R of a bounded
     adapter in units of `unit_of_budget` ("sigma_k" or "sigma_max"). `unit` multiplies the step of `frank-wolfe`
-    (1 is what the product does), `momentum` its exponent in 1 - T^-momentum.
+    (1 is what the product does), `momentum` its exponent in 1 - T^-momentum. `power` to `average` are those of
+    `geonb.workbench.benchmark.variants.Variant`, for `frank-wolfe` alone.
     """
 
     method: str
@@ -38,6 +46,11 @@ class Arm(Record):
     unit_of_budget: str = "sigma_max"
     unit: float = 1.0
     momentum: float = 0.5
+    power: float = 0.0
+    confirm: str = "none"
+    decay: str = "linear"
+    memory: str = "horizon"
+    average: str = "none"
 
     def __post_init__(self) -> None:
         for name, given, allowed in (
@@ -49,6 +62,7 @@ class Arm(Record):
             ("schedule", self.schedule, ("cosine", "constant")),
             ("sides", self.sides, ("one", "two")),
             ("unit_of_budget", self.unit_of_budget, ("sigma_k", "sigma_max")),
+            *((name, getattr(self, name), allowed) for name, allowed in VARIANTS.items()),
         ):
             if given not in allowed:
                 raise InputError(f"an arm was given the {name} {given!r}; allowed are {', '.join(allowed)}.")
@@ -61,15 +75,22 @@ class Arm(Record):
         for name, value in (("rate", self.rate), ("budget", self.budget), ("unit", self.unit)):
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"an arm was given the {name} {value:g}; allowed is any finite number above 0.")
-        if not 0 <= self.momentum < math.inf:
-            raise InputError(
-                f"an arm was given the momentum {self.momentum:g}; allowed is any finite number from 0 on."
-            )
+        for name, value in (("momentum", self.momentum), ("power", self.power)):
+            if not 0 <= value < math.inf:
+                raise InputError(f"an arm was given the {name} {value:g}; allowed is any finite number from 0 on.")
+        if self.is_variant and self.method != "frank-wolfe":
+            named = ", ".join(("power", *VARIANTS))
+            raise InputError(f"the method {self.method} has no variants: leave {named} at their defaults.")
 
     @property
     def is_tuned(self) -> bool:
         """Whether somebody has to choose a learning rate for it."""
         return self.method in ("adamw", "muon", "scaled-gd", "nb-lora", "full")
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether it exchanges something in `frank-wolfe` that the product has no name for."""
+        return self.power != 0 or any(getattr(self, name) != allowed[0] for name, allowed in VARIANTS.items())
 
     @property
     def key(self) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from geonb.errors import InputError
 from geonb.plan.plan import Plan
-from geonb.workbench.benchmark.arm import ZERO_KNOB, Arm
+from geonb.workbench.benchmark.arm import VARIANTS, ZERO_KNOB, Arm
 
 
 @dataclass(slots=True)
@@ -72,8 +72,8 @@ def attach(arm: Arm, plan: Plan, *, device: str = "cpu") -> Attached:
 
 def _geonb(arm: Arm, plan: Plan, device: str) -> Attached:
     from geonb.train.controllers.base import TrainedMatrix, leaves
-    from geonb.train.controllers.frank_wolfe import FrankWolfe
     from geonb.train.setup import equip
+    from geonb.workbench.benchmark.variants import Variant
 
     if arm.method == "nb-lora":
         plan = dataclasses.replace(plan, controller={k: v for k, v in plan.controller.items() if k != "rate"})
@@ -81,8 +81,9 @@ def _geonb(arm: Arm, plan: Plan, device: str) -> Attached:
     matrices, horizon = equipment.matrices, int(plan.horizon["steps"])
     parameters = list(leaves(matrices).values())
     controller: Any = equipment.controller
-    if arm.method == "frank-wolfe" and (arm.unit != 1.0 or arm.momentum != 0.5):
-        controller = FrankWolfe(matrices, horizon=horizon, unit=arm.unit, momentum=arm.momentum)
+    if arm.method == "frank-wolfe" and (arm.unit != 1.0 or arm.momentum != 0.5 or arm.is_variant):
+        chosen = {name: getattr(arm, name) for name in ("unit", "momentum", "power", *VARIANTS)}
+        controller = Variant(matrices, horizon=horizon, **chosen)
 
     step: Callable[[float, int], None] = controller.step
     optimizer: Any = None
@@ -122,6 +123,7 @@ def _geonb(arm: Arm, plan: Plan, device: str) -> Attached:
         changes=lambda: ((matrix.name, change(matrix)) for matrix in matrices),
         state_tensors=lambda: list(controller.state().values()) if optimizer is None else _state_of(optimizer),
         scaled=scaled if arm.method == "frank-wolfe" else None,
+        evaluating=getattr(controller, "evaluating", lambda on: None),
         ranks={target.name: target.rank for target in plan.chosen()},
     )
 

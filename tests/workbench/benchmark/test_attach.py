@@ -13,6 +13,7 @@ from geonb.data.batches import batch_at
 from geonb.errors import InputError
 from geonb.plan import build_plan
 from geonb.plan.inputs import load_inputs
+from geonb.train.controllers.frank_wolfe import FrankWolfe
 from geonb.train.objective import forward_losses, to_tensors
 from geonb.workbench.benchmark.arm import OPEN, STRICT, THREE, Arm, adamw
 from geonb.workbench.benchmark.attach import attach, plan_for
@@ -31,6 +32,8 @@ FW = [
     Arm(method="frank-wolfe", unit=3.0),
     Arm(method="frank-wolfe", momentum=0.333),
     Arm(method="frank-wolfe", rank="8"),
+    Arm(method="frank-wolfe", confirm="agreement"),
+    Arm(method="frank-wolfe", power=0.25, decay="anytime", memory="anytime", average="schedule-free"),
 ]
 BOUNDED = [*FW, Arm(method="mass"), Arm(method="mass-layer"), Arm(method="nb-lora", rate=3e-3, rank="8")]
 PEFT = [
@@ -268,6 +271,31 @@ def test_the_rule_without_a_schedule_is_evaluated_at_its_average_and_goes_on_fro
         assert number == 1 or not torch.allclose(averages[largest], here[largest], rtol=0, atol=1e-5)
         back = [tensor.detach() for tensor in held.attached.trained]
         assert all(torch.allclose(*pair, rtol=0, atol=1e-6) for pair in zip(here, back, strict=True))
+
+
+def test_a_form_with_an_average_is_evaluated_there_and_goes_on_from_where_it_was(plan):
+    held = Held(dataclasses.replace(OPEN, average="schedule-free"), plan)
+    held.step()
+    held.step()
+    here = held.logits()
+    held.attached.evaluating(True)
+    average = held.logits()
+    held.attached.evaluating(False)
+    assert not torch.allclose(here, average, rtol=0, atol=1e-5)
+    assert torch.allclose(held.logits(), here, rtol=0, atol=1e-5)
+
+
+def test_every_field_of_a_variant_reaches_its_controller(plan):
+    fields = {"unit": 2.0, "momentum": 0.25, "power": 0.5, "confirm": "agreement", "decay": "cosine",
+              "memory": "noise", "average": "schedule-free"}  # fmt: skip
+    controller = attach(Arm(method="frank-wolfe", **fields), plan).step.__self__
+    fields["exponent"] = fields.pop("momentum")
+    assert {name: getattr(controller, name) for name in fields} == fields
+    assert controller.horizon == plan.horizon["steps"]
+
+
+def test_an_arm_that_exchanges_nothing_is_the_product(plan):
+    assert type(attach(THREE, plan).step.__self__) is FrankWolfe
 
 
 def test_the_gradient_is_clipped_at_one_for_every_rival(plan):
