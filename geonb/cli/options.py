@@ -15,7 +15,10 @@ MAX_STEPS = typer.Option(None, "--max-steps", help="The horizon T in steps; defa
 EPOCHS = typer.Option(None, "--epochs", help="The horizon in epochs (excludes --max-steps).")
 CONTROLLER = typer.Option("frank-wolfe", help="frank-wolfe, mass or mass-layer; adamw, muon, scaled-gd to compare.")
 BASIS = typer.Option("tail", help="Where the adapter may act: tail, top, full, gradient or random.")
-BUDGET = typer.Option("open", help="How far dW may go: strict (R = sigma_k), balanced (3 sigma_k) or open (sigma_max).")
+BUDGET = typer.Option(
+    "balanced",
+    help="How far dW may go: strict (R = sigma_k), balanced (3 sigma_k, at most sigma_max) or open (sigma_max).",
+)
 SIDES = typer.Option("one", help="Which factors move: one (B in the ball, A fixed) or two.")
 MEMORY_BUDGET = typer.Option(None, "--memory-budget", help="Bytes that adapter and its state may take, such as 2GB.")
 MAX_RANK = typer.Option(None, "--max-rank", help="An override of the derived ranks from above; the plan says so.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from geonb.derive.rounding import rounded
@@ -67,7 +68,7 @@ class DerivationContext(Record):
     resolves: float | None  # half-width in nats of what the evaluation split can tell from zero
     controller: str = "frank-wolfe"
     basis: str = "tail"
-    budget: str = "open"
+    budget: str = "balanced"
     sides: str = "one"
     chosen_experts: tuple[str, ...] = ()  # names of expert matrices that the person asked for
     max_rank: int | None = None
@@ -106,15 +107,14 @@ class DerivationContext(Record):
 
 
 def radii(budget: str, sigma_k: Mapping[str, float], sigma_max: Mapping[str, float]) -> dict[str, float]:
-    """R of each matrix in the units of its weights: sigma_k (strict), 3 sigma_k (balanced) or sigma_max (open).
+    """R of each matrix in the units of its weights: sigma_k (strict), min(3 sigma_k, sigma_max) (balanced), sigma_max (open).
 
     >>> radii("balanced", {"w": 0.5}, {"w": 2.0})
     {'w': 1.5}
     """
-    if budget == "open":
-        return dict(sigma_max)
-    times = {"strict": 1.0, "balanced": 3.0}[budget]
-    return {name: times * value for name, value in sigma_k.items()}
+    times = {"strict": 1.0, "balanced": 3.0, "open": inf}[budget]
+    # on a flat spectrum 3 sigma_k is above sigma_max, and a change would be larger than its matrix
+    return {name: min(times * sigma_k[name], largest) for name, largest in sigma_max.items()}
 
 
 def parameters_of(shapes: Mapping[str, tuple[int, int]], ranks: Mapping[str, int], sides: str) -> int:

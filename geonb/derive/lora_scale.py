@@ -10,9 +10,10 @@ from geonb.derive.derivation import Derivation, Outcome, make
 _REASONS = {
     "strict": ("sigma_k", "Strict budget: no singular value of any matrix can move by more than its sigma_k."),
     "balanced": (
-        "3 sigma_k",
-        "Balanced budget: no singular value of any matrix can move by more than three times its sigma_k. The bound is "
-        "proven; the factor is a convention, the radius of least regret in papers/zero-knob.",
+        "min(3 sigma_k, sigma_max)",
+        "Balanced budget: no singular value of any matrix can move by more than three times its sigma_k, and no change "
+        "exceeds its matrix. The bound is proven; the factor is a convention, the radius of least regret in "
+        "papers/zero-knob.",
     ),
     "open": (
         "sigma_max",
@@ -23,10 +24,10 @@ _REASONS = {
 
 
 def compute(*, budget: str, sigma_k: Mapping[str, float], sigma_max: Mapping[str, float]) -> Outcome:
-    """R of each matrix: sigma_k (`strict`), 3 sigma_k (`balanced`) or sigma_max (`open`); documented: sigma_k / ||BA||_2.
+    """R of each matrix: sigma_k (`strict`), 3 sigma_k but at most sigma_max (`balanced`), or sigma_max (`open`).
 
-    The documented value is at ||BA||_2 = R: the scale that the specification would still allow an adapter that has used
-    all of R.
+    Documented: sigma_k / ||BA||_2, shown at ||BA||_2 = R, the scale that the specification would still allow an adapter
+    that has used all of R.
 
     >>> compute(budget="open", sigma_k={"w": 0.5}, sigma_max={"w": 2.0})
     Outcome(used={'w': 2.0}, documented={'w': 0.25})

@@ -39,7 +39,7 @@ def build_plan(
     epochs: int | None = None,
     controller: str = "frank-wolfe",
     basis: str = "tail",
-    budget: str = "open",
+    budget: str = "balanced",
     sides: str = "one",
     memory_budget: int | str | None = None,
     max_rank: int | None = None,

@@ -33,7 +33,7 @@ class PlanOptions(Record):
     epochs: int | None = None
     controller: str = "frank-wolfe"
     basis: str = "tail"
-    budget: str = "open"
+    budget: str = "balanced"
     sides: str = "one"
     memory_budget: int | None = None
     max_rank: int | None = None

@@ -106,8 +106,10 @@ def test_batch_is_a_count_of_examples_that_exist(scale, n):
 def test_scale_vectors():
     strict = lora_scale.compute(budget="strict", sigma_k=one(0.46), sigma_max=one(4.6))
     assert strict.used == one(0.46) and strict.documented == one(1.0)
-    balanced = lora_scale.compute(budget="balanced", sigma_k=one(0.46), sigma_max=one(0.88))
+    balanced = lora_scale.compute(budget="balanced", sigma_k=one(0.46), sigma_max=one(4.6))
     assert balanced.used["w"] == pytest.approx(1.38) and balanced.documented["w"] == pytest.approx(1 / 3)
+    flat = lora_scale.compute(budget="balanced", sigma_k=one(0.46), sigma_max=one(0.88))
+    assert flat.used == one(0.88)
     opened = lora_scale.compute(budget="open", sigma_k=one(0.46), sigma_max=one(0.88))
     assert opened.documented["w"] == pytest.approx(0.522727, abs=1e-6)
 

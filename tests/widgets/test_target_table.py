@@ -46,8 +46,9 @@ def test_every_row_says_what_the_weights_and_the_rules_say(table, plan, tmp_path
     for name, row in rows.items():
         assert row["shape"] == list(weights[name].shape) and row["because"] and "was" not in row
         if row["chosen"]:
-            # the open budget is sigma_max, and one-sided factors train B of out x rank
-            assert row["budget"] == pytest.approx(np.linalg.svd(weights[name], compute_uv=False)[0], rel=1e-5)
+            # the default budget is at most sigma_max, and one-sided factors train B of out x rank
+            sigma_max = np.linalg.svd(weights[name], compute_uv=False)[0]
+            assert row["budget"] == pytest.approx(min(3 * row["sigma_k"], sigma_max), rel=1e-5)
             assert row["parameters"] == row["rank"] * row["shape"][0] and row["rank"] >= 1
         else:
             assert (row["rank"], row["parameters"]) == (0, 0)
