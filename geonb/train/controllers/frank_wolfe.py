@@ -50,13 +50,18 @@ class FrankWolfe:
         self.unit = unit
         self.beta = 1.0 - horizon**-momentum
         self._updates = 0
-        self._workspaces: dict[tuple[int, int], Workspace] = {}
-        self._moments = {name: torch.zeros_like(leaf) for name, leaf in self._leaves()}
+        self._workspace = Workspace()
+        # asked once: walking the modules takes longer than moving a small factor
+        self._trained = {
+            matrix.name: [(f"{matrix.name}/{leaf}", leaf, kept) for leaf, kept in matrix.factors.trained().items()]
+            for matrix in matrices
+        }
+        self._moments = {name: torch.zeros_like(parameter) for name, parameter in self._leaves()}
 
     def _leaves(self):
-        for matrix in self.matrices:
-            for leaf, parameter in matrix.factors.trained().items():
-                yield f"{matrix.name}/{leaf}", parameter
+        for trained in self._trained.values():
+            for name, _, parameter in trained:
+                yield name, parameter
 
     def _radius(self, matrix: TrainedMatrix, leaf: str) -> float:
         assert isinstance(matrix.factors, OneSidedFactors | TwoSidedFactors)
@@ -64,7 +69,7 @@ class FrankWolfe:
 
     def _vertex(self, name: str, moment: Tensor) -> Tensor:
         """The point of the unit ball that the step of the factor `name` moves away from."""
-        return polar_factor(moment, self._workspaces)
+        return polar_factor(moment, self._workspace)
 
     def _fraction(self, step: int) -> float:
         """How much of sigma_k the step with the number `step`, from 0, may move: (1 - t/T) / sqrt(T)."""
@@ -78,11 +83,10 @@ class FrankWolfe:
         gap, square = 0.0, 0.0
         vertices: dict[str, Tensor] = {}
         for matrix in self.matrices:
-            for leaf, parameter in matrix.factors.trained().items():
-                name = f"{matrix.name}/{leaf}"
+            for name, leaf, parameter in self._trained[matrix.name]:
                 gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
                 square += float(torch.dot(gradient.flatten(), gradient.flatten()))
-                moment = self._moments[name].mul_(self.beta).add_(gradient, alpha=1.0 - self.beta)
+                moment = self._moments[name].lerp_(gradient, 1.0 - self.beta)
                 vertices[name] = self._vertex(name, moment)
                 # <m, X + D u> without a matrix in between
                 flat = moment.flatten()
@@ -101,9 +105,8 @@ class FrankWolfe:
             weyl.append(fraction * matrix.sigma_k)
             taken.append(min(ceiling[-1], polyak[-1], weyl[-1]))
             gamma = taken[-1] / radius
-            for leaf, parameter in matrix.factors.trained().items():
-                polar = vertices[f"{matrix.name}/{leaf}"]
-                parameter.mul_(1.0 - gamma).add_(polar, alpha=-gamma * self._radius(matrix, leaf))
+            for name, leaf, parameter in self._trained[matrix.name]:
+                parameter.mul_(1.0 - gamma).add_(vertices[name], alpha=-gamma * self._radius(matrix, leaf))
         return StepReport(
             eta_ceiling=tuple(ceiling),
             eta_sps=tuple(polyak),
@@ -118,11 +121,8 @@ class FrankWolfe:
         """-(X + D polar(g)): the way to the vertex that a whole Frank-Wolfe step on `gradients` would reach."""
         found = {}
         for matrix in self.matrices:
-            for leaf, parameter in matrix.factors.trained().items():
-                name = f"{matrix.name}/{leaf}"
-                found[name] = -(
-                    parameter + self._radius(matrix, leaf) * polar_factor(gradients[name], self._workspaces)
-                )
+            for name, leaf, parameter in self._trained[matrix.name]:
+                found[name] = -(parameter + self._radius(matrix, leaf) * polar_factor(gradients[name], self._workspace))
         return found
 
     def observe_validation(self, loss: float) -> None:
