@@ -43,9 +43,14 @@ def models(
 @prints
 def zero_knob(
     rows: Path = ROWS,
-    model: list[str] = typer.Option(None, help="Only these models (may be given more than once)."),
-    domain: list[str] = typer.Option(None, help="Only these domains."),
+    model: list[str] = typer.Option(
+        None, help="Only these models (may be given more than once); `llama-1m` stands for `llama-1m+bf16` too."
+    ),
+    domain: list[str] = typer.Option(None, help="Only these domains; `kjv` stands for `kjv+64` too."),
     horizon: list[int] = typer.Option(None, help="Only these horizons T."),
+    stage: list[str] = typer.Option(
+        None, help="Only the stages whose names begin so, such as `break it`: see them with --list."
+    ),
     minutes: float | None = typer.Option(
         None, help="Begin no run after that many minutes; default: until all are made."
     ),
@@ -54,32 +59,43 @@ def zero_knob(
 ) -> geonb.workbench.benchmark.queue.QueueState:
     """Make the runs that the design still lacks, the most telling first; stop at any time, and go on with the same command."""
     from geonb.workbench.benchmark import design
+    from geonb.workbench.benchmark.derived import parted
     from geonb.workbench.benchmark.design import Stage
     from geonb.workbench.benchmark.job import Job, Row
     from geonb.workbench.benchmark.models import model_source
     from geonb.workbench.benchmark.queue import queue_state, run_queue
 
-    cells = [cell for stage in design.STAGES for cell in stage.cells]
-    for option, chosen, known in (
-        ("--model", model, {cell.model: None for cell in cells}),
-        ("--domain", domain, {cell.domain: None for cell in cells}),
-        ("--horizon", horizon, {cell.horizon: None for cell in cells}),
+    # a condition is named with what it was made of, and not listed beside it
+    cells = [cell for one in design.STAGES for cell in one.cells]
+    without = [cell.without_condition if not cell.is_plain else cell for cell in cells]
+    for option, chosen, shown, known in (
+        ("--model", model, [cell.model for cell in without], [cell.model for cell in cells]),
+        ("--domain", domain, [cell.domain for cell in without], [cell.domain for cell in cells]),
+        ("--horizon", horizon, [cell.horizon for cell in without], [cell.horizon for cell in cells]),
     ):
         for one in chosen or []:
-            if one not in known:
-                raise InputError(f"{option} was given {one}; the design has {', '.join(map(str, known))}.")
+            if one not in shown and one not in known:
+                raise InputError(
+                    f"{option} was given {one}; the design has {', '.join(map(str, dict.fromkeys(shown)))}."
+                )
+    for name in stage or []:
+        if not any(one.name.startswith(name) for one in design.STAGES):
+            raise InputError(
+                f"--stage was given {name}; the design has {', '.join(one.name for one in design.STAGES)}."
+            )
+    stages = tuple(one for one in design.STAGES if not stage or one.name.startswith(tuple(stage)))
     if minutes is not None and not minutes > 0:
         raise InputError(f"--minutes was given {minutes:g}; allowed is any number above 0.")
 
     def accept(job: Job) -> bool:
         return (
-            (not model or job.model in model)
-            and (not domain or job.domain in domain)
+            (not model or job.model in model or parted(job.model)[0] in model)
+            and (not domain or job.domain in domain or job.domain.partition("+")[0] in domain)
             and (not horizon or job.horizon in horizon)
         )
 
     if show:
-        return answer(queue_state(rows, accept=accept, stages=design.STAGES), as_json=json)
+        return answer(queue_state(rows, accept=accept, stages=stages), as_json=json)
 
     for name in model or []:
         model_source(name)
@@ -91,7 +107,7 @@ def zero_knob(
         from tqdm import tqdm
 
         note(f"{stage.name} ({left} left): {job.key}")
-        bars.append(tqdm(total=job.horizon, unit="step", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False))
+        bars.append(tqdm(total=job.steps, unit="step", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False))
         return lambda step, total: bars[-1].update(1)
 
     def finished(row: Row) -> None:
@@ -106,9 +122,9 @@ def zero_knob(
         should_stop=lambda: time.monotonic() > until,
         starting=starting,
         finished=finished,
-        stages=design.STAGES,
+        stages=stages,
     )
-    return answer(queue_state(rows, accept=accept, made=made, stages=design.STAGES), as_json=json)
+    return answer(queue_state(rows, accept=accept, made=made, stages=stages), as_json=json)
 
 
 @app.command("table")
@@ -118,6 +134,11 @@ def table(
     arm: str = typer.Option(
         "frank-wolfe", help="The key of geonb's arm, such as `frank-wolfe unit_of_budget=sigma_k`."
     ),
+    broken: bool = typer.Option(
+        False,
+        "--break-it",
+        help="The cells under conditions that were made to break the method, in place of the plain ones.",
+    ),
     json: bool = options.AS_JSON,
 ) -> geonb.workbench.benchmark.tables.ZeroKnobResults:
     """What the rows say: the arm beside the best tuned AdamW of each cell, its retention, and every fixed setting's regret."""
@@ -126,4 +147,6 @@ def table(
 
     if not rows.is_file():
         raise InputError(f"{rows} is not there; allowed is a results file: fill one with `geonb benchmark zero-knob`.")
-    return answer(results(read_rows(rows), arm), as_json=json)
+    # what was made to break a method is no sample of what it is used for: the means are of one kind or of the other
+    chosen = {key: row for key, row in read_rows(rows).items() if row.job.is_plain is not broken}
+    return answer(results(chosen, arm), as_json=json)

@@ -37,7 +37,7 @@ def donor(folder: Path, steps: int) -> Path:
 
     if not (folder / "donor" / "config.json").is_file():
         if not (folder / "run" / "verification.json").is_file():
-            plan = build_plan("embedded", "embedded:kjv", max_steps=steps)
+            plan = build_plan("embedded", "embedded:kjv", max_steps=steps, budget="open")
             run_training(plan, output=folder / "run", device="cpu", overwrite=(folder / "run").exists())
         merge_adapter("embedded", folder / "run", folder / "donor")
     return folder / "donor"

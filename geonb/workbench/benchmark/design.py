@@ -5,15 +5,20 @@ first, then one more beyond whichever edge is best, until the best rate has a wo
 bracketed at rank tail, 32 and 8 over all targets; in the main cells every other rival too. Only what decides a
 comparison (geonb's arms, and the best AdamW of a cell) is run with three seeds. Cells beyond the main model's start from
 the rate that was best there. The stages are in the order of what they tell.
+
+What loses is halved: on the main model AdamW at rank 8 is asked only in domains where, on the small one, its best came
+within 5 % of the best AdamW of any rank. And the conditions that were made to break the method are asked on the small
+model alone, of geonb's arms and of AdamW at the rank that was best without the condition, bracketed anew from its rate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from geonb.workbench.benchmark.arm import FOLKLORE, OPEN, PEER_DEFAULT, STRICT, THREE, Arm, adamw
-from geonb.workbench.benchmark.domains import DOMAINS
+from geonb.workbench.benchmark.arm import FOLKLORE, OPEN, PEER_DEFAULT, RANKS, STRICT, THREE, Arm, adamw
+from geonb.workbench.benchmark.derived import parted
+from geonb.workbench.benchmark.domains import BASE, DOMAINS
 from geonb.workbench.benchmark.job import Job, Row
 
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
@@ -21,6 +26,8 @@ ZERO_KNOB_ARMS = (OPEN, STRICT, THREE)
 MAIN, SMALL = "embedded", "llama-1m"
 OTHERS = ("gpt2-4m", "lfm2-5m", "llama-9m")
 SEEDS = (0, 1, 2)
+# the best of rank 8 on the small model, over the best of any rank: where it is more, it is not asked on the main one
+_CLOSE = 1.05
 
 Done = Mapping[str, Row]
 
@@ -33,10 +40,26 @@ class Cell:
     domain: str
     horizon: int = 200
     batch: int = 16
+    planned: int | None = None
+    loss_scale: float = 1.0
 
     def job(self, arm: Arm, seed: int = 0) -> Job:
         """The run of `arm` here."""
-        return Job(model=self.model, domain=self.domain, horizon=self.horizon, batch=self.batch, seed=seed, arm=arm)
+        return Job(
+            model=self.model, domain=self.domain, horizon=self.horizon, batch=self.batch, seed=seed, arm=arm,
+            planned=self.planned, loss_scale=self.loss_scale,
+        )  # fmt: skip
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has no condition that was made to break a method."""
+        return self.job(OPEN).is_plain
+
+    @property
+    def without_condition(self) -> Cell:
+        """The cell at T = 200 whose best AdamW a condition starts from; text of the base's own kind starts from `kjv`."""
+        domain = self.domain.partition("+")[0]
+        return Cell(parted(self.model)[0], "kjv" if domain == BASE.name else domain, batch=self.batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +129,22 @@ def _tuned(rank: str) -> Callable[[Cell, Done], list[Job]]:
     return jobs
 
 
+def _rank_8(cell: Cell, done: Done) -> list[Job]:
+    """AdamW at rank 8; on the main model only where it came close on the small one, once every rank is bracketed there."""
+    if cell.model == MAIN and not comes_close("8", Cell(SMALL, cell.domain, cell.horizon, cell.batch), done):
+        return []
+    return _tuned("8")(cell, done)
+
+
+def comes_close(rank: str, cell: Cell, done: Done) -> bool:
+    """Whether the best AdamW at `rank` is within 5 % of the best at any rank in `cell`; no while some rank is missing."""
+    found = {one: bracket(cell, lambda rate, one=one: adamw(rate, one), done) for one in RANKS}
+    if any(one.jobs for one in found.values()):
+        return False
+    losses = {name: _loss(done[cell.job(one.best).key]) for name, one in found.items() if one.best is not None}
+    return losses[rank] <= _CLOSE * min(losses.values())
+
+
 def near_main(cell: Cell, done: Done) -> list[Job]:
     """geonb's arms, and AdamW around the rate and at the rank that were best on the main model (T = 200)."""
     reference = best_adamw(Cell(MAIN, cell.domain), done)
@@ -158,6 +197,21 @@ def ablations(cell: Cell, done: Done) -> list[Job]:
     return [cell.job(arm) for arm in arms]
 
 
+def first_look(cell: Cell, done: Done) -> list[Job]:
+    """The product's default beside the AdamW that was best without the condition: what a user would have used."""
+    reference = best_adamw(cell.without_condition, done)
+    return [] if reference is None else [cell.job(OPEN), cell.job(reference)]
+
+
+def broken(cell: Cell, done: Done) -> list[Job]:
+    """geonb's arms, and AdamW bracketed from the rate and at the rank that were best without the condition."""
+    reference = best_adamw(cell.without_condition, done)
+    if reference is None:
+        return []
+    found = bracket(cell, lambda rate: adamw(rate, reference.rank), done, start=around(reference))
+    return [*zero_knob(cell, done), *found.jobs]
+
+
 # -- the stages ---------------------------------------------------------------------------------------------------------
 
 
@@ -181,11 +235,42 @@ def _cells(
     return tuple(Cell(model, name, horizon, batch) for model in models for name in names)
 
 
+_BOTH = ("kjv", "chat")
+# the cheap first: four steps, then eighty, then two hundred
+FEW_AND_WRONG = (
+    *(Cell(SMALL, f"{name}+64", 4) for name in _BOTH),
+    *(Cell(SMALL, f"{name}+64", 80) for name in _BOTH),
+    *(Cell(SMALL, f"chat+swapped-{share}") for share in (50, 10)),
+    Cell(SMALL, BASE.name),
+)
+WRONG_HORIZON = (
+    *(Cell(SMALL, name, planned=50) for name in _BOTH),
+    *(Cell(SMALL, name, planned=800) for name in _BOTH),
+    *(Cell(SMALL, name, loss_scale=1000.0) for name in _BOTH),
+)
+CHANGED_WEIGHTS = (
+    *(Cell(f"{SMALL}+{change}", name) for change in ("random", "dead") for name in _BOTH),
+    Cell(f"{SMALL}+after-chat", "kjv"),
+    *(Cell(f"{SMALL}+{change}", name) for change in ("gains-up", "gains-down", "bf16") for name in _BOTH),
+)
+BROKEN = (*FEW_AND_WRONG, *WRONG_HORIZON, *CHANGED_WEIGHTS)
+
+
+def _cost(cell: Cell) -> tuple[bool, int]:
+    """What sorts cells by what a look at them costs: examples of chat are short, and steps are counted."""
+    is_second = cell.domain.partition("+")[0] == "kjv" and replace(cell, domain=f"chat{cell.domain[3:]}") in BROKEN
+    return is_second, cell.job(OPEN).steps
+
+
 LOOKED_AT = tuple(name for name, domain in DOMAINS.items() if domain.looked_at)
 STAGES = (
     Stage("geonb and AdamW at the tail's rank", _cells([MAIN, SMALL]), (zero_knob, _tuned("tail"))),
-    Stage("AdamW at rank 32 and 8", _cells([MAIN, SMALL]), (_tuned("32"), _tuned("8"))),
+    Stage("AdamW at rank 32 and 8", _cells([MAIN, SMALL]), (_tuned("32"), _rank_8)),
     Stage("three seeds of what decides", _cells([MAIN, SMALL]), (seeds,)),
+    Stage("break it: a first look", tuple(sorted(BROKEN, key=_cost)), (first_look,)),
+    Stage("break it: few and wrong examples", FEW_AND_WRONG, (broken,)),
+    Stage("break it: a wrong horizon, a scaled loss", WRONG_HORIZON, (broken,)),
+    Stage("break it: changed weights", CHANGED_WEIGHTS, (broken,)),
     Stage("other families and sizes", _cells(OTHERS), (near_main,)),
     Stage("T = 60", _cells([MAIN, SMALL], 60), (near_main,)),
     Stage("every rival", _cells([MAIN], names=("kjv", "arithmetic", "modules")), (rivals,)),

@@ -3,6 +3,9 @@
 Four were looked at while the controller was designed; `modules` and `names` were not, and no choice was made on them.
 Everything is made from what ships with geonb and with Python itself, so nothing is fetched. A row of results carries the
 digests of its files: Python's own library differs between versions, and rows of different digests are never paired.
+
+A name such as `chat+swapped-50` is a domain under a condition of `conditions`. `base` is no domain of the six: it is text
+of the base models' own kind, which they were kept from, and needs the documentation packages that they learned from.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import Any
 
 from geonb.errors import InputError
 from geonb.records import atomic_write
+from geonb.workbench.benchmark.conditions import N_RETENTION, base_text, data_condition
 
 N_EVALUATION = 192
 _CODE_CHARACTERS = 200
@@ -158,24 +162,39 @@ DOMAINS = {
 }
 
 
+def _base() -> tuple[list[Record], list[Record]]:
+    return base_text([record["text"] for record in _shipped("retention")[:N_RETENTION]])
+
+
+BASE = Domain("base", "text of the base's own kind", True, False, _base)
+
+
 def domain_of(name: str) -> Domain:
-    """The domain `name`, or an `InputError` that lists them."""
-    if name not in DOMAINS:
-        raise InputError(f"the domain {name!r} was given; the benchmark has {', '.join(DOMAINS)}.")
-    return DOMAINS[name]
+    """The domain `name` (its condition left aside), or an `InputError` that lists them."""
+    plain = name.partition("+")[0]
+    if plain == BASE.name:
+        return BASE
+    if plain not in DOMAINS:
+        raise InputError(f"the domain {plain!r} was given; the benchmark has {', '.join(DOMAINS)}.")
+    return DOMAINS[plain]
 
 
 def domain_files(name: str, seed: int, folder: Path, *, limit: int | None = None) -> tuple[Path, Path]:
     """Write the split of `name` that `seed` draws below `folder` (once), and return (training, evaluation) files.
 
-    `limit` keeps that many training records, the first of the seed's order.
+    `limit` keeps that many training records, the first of the seed's order. A condition in the name changes the training
+    records alone: the file to evaluate on has the bytes that it has without.
     """
     domain = domain_of(name)
+    condition = data_condition(said[2]) if (said := name.partition("+"))[1] else None
     target = folder / f"{name}-{seed}" if limit is None else folder / f"{name}-{seed}-{limit}"
     paths = target / "train.jsonl", target / "evaluation.jsonl"
     if all(path.is_file() for path in paths):
         return paths
-    for path, records in zip(paths, split_of(domain, seed, limit=limit), strict=True):
+    training, evaluation = split_of(domain, seed, limit=limit)
+    if condition is not None:
+        training = condition.change(training, random.Random(f"{name}:{seed}"))
+    for path, records in zip(paths, (training, evaluation), strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, "".join(json.dumps(record) + "\n" for record in records))
     return paths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -9,19 +10,23 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geonb.errors import InputError
 from geonb.plan.plan import Plan
 from geonb.records import Record
-from geonb.workbench.benchmark.arm import Arm
+from geonb.workbench.benchmark.arm import LORA, Arm
+from geonb.workbench.benchmark.conditions import N_RETENTION
+from geonb.workbench.benchmark.derived import WEIGHTS, parted
+from geonb.workbench.benchmark.domains import BASE
 
 # evaluations on the way: these shares of the horizon, on the first of the evaluation examples
 _CURVE = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
 _N_CURVE = 64
-_N_RETENTION = 64
+_N_RETENTION = N_RETENTION
 # where the frontier of scaled adapters is looked at
 SCALES = (0.2, 0.4, 0.6, 0.8)
 # the norm of every change is measured that many times, and after the last step
@@ -31,7 +36,11 @@ _LARGEST_MICRO = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Record):
-    """What is to be run; two jobs that differ in the arm alone see the same examples in the same order."""
+    """What is to be run; two jobs that differ in the arm alone see the same examples in the same order.
+
+    `planned` is the T that the plan believes in, where that is not the `horizon`: a run of more steps than planned ends
+    with its plan, one of fewer is cut off. `loss_scale` multiplies the loss before its gradient is taken.
+    """
 
     model: str
     domain: str
@@ -39,11 +48,37 @@ class Job(Record):
     batch: int
     seed: int
     arm: Arm
+    planned: int | None = None
+    loss_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.planned is not None and self.planned < 1:
+            raise InputError(
+                f"a job was given the planned horizon {self.planned}; allowed is any number of steps from 1 on."
+            )
+        if not 0 < self.loss_scale < math.inf:
+            raise InputError(
+                f"a job was given the scale {self.loss_scale:g} of its loss; allowed is any finite number above 0."
+            )
+
+    @property
+    def steps(self) -> int:
+        """How many steps are made."""
+        return min(self.horizon, self.planned or self.horizon)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is run under no condition that was made to break a method."""
+        named = parted(self.model)[1] or "+" in self.domain or self.domain == BASE.name
+        return not named and self.planned is None and self.loss_scale == 1
 
     @property
     def cell(self) -> str:
         """What is compared with one another: everything but the arm and the seed."""
-        return f"{self.model}/{self.domain}/T{self.horizon}/b{self.batch}"
+        name = f"{self.model}/{self.domain}/T{self.horizon}/b{self.batch}"
+        if self.planned is not None:
+            name += f"/planned{self.planned}"
+        return name if self.loss_scale == 1 else f"{name}/loss*{self.loss_scale:g}"
 
     @property
     def key(self) -> str:
@@ -64,7 +99,9 @@ class Row(Record):
     model_digest: str
     data_digest: str
     evaluation_digest: str
-    base: dict[str, float]  # the untouched model: validation, bits_per_byte, exact, retention
+    base: dict[
+        str, float
+    ]  # the untouched model: validation, bits_per_byte, exact, retention, and first where a row has it
     validation: float | None
     bits_per_byte: float | None
     exact: float | None
@@ -81,12 +118,12 @@ class Row(Record):
     seconds_per_step: float  # median: forward, backward and update
     seconds: float
     environment: dict[str, str]
+    first: float | None = None  # loss on the domain that the model was trained on before this run, if it was
 
 
 @functools.lru_cache(maxsize=8)
-def _plan(model: str, domain: str, horizon: int, batch: int, seed: int, folder: Path) -> Plan:
-    import dataclasses
-
+def derived_plan(model: str, domain: str, horizon: int, batch: int, seed: int, folder: Path) -> Plan:
+    """The product's plan for `horizon` steps on the files of `domain` below `folder`, but for the batch that is given."""
     from geonb.plan import build_plan
     from geonb.workbench.benchmark.domains import domain_files
     from geonb.workbench.benchmark.models import model_source
@@ -104,25 +141,51 @@ def _base(model: str, domain: str, seed: int, folder: Path) -> dict[str, float]:
     from geonb.models.runtime import TorchRuntime
     from geonb.plan.inputs import load_inputs
 
-    plan = _plan(model, domain, 200, 16, seed, folder)
+    plan = derived_plan(model, domain, 200, 16, seed, folder)
     inputs = load_inputs(plan)
     runtime = TorchRuntime.load(inputs.checkpoint, device="cpu")
-    return _scores(runtime.model, inputs, runtime.tokenizer)
+    return _scores(runtime.model, inputs, runtime.tokenizer, _first(model, folder))
 
 
-def _scores(model: Any, inputs: Any, tokenizer: Any) -> dict[str, float]:
+@functools.lru_cache(maxsize=8)
+def _first(model: str, folder: Path) -> Sequence[Any]:
+    """What the model's first domain was evaluated on, where it was trained on one before."""
+    condition = parted(model)[1]
+    if not condition or (domain := WEIGHTS[condition].first_domain) is None:
+        return ()
+    from geonb.plan.inputs import load_inputs
+
+    return tuple(load_inputs(derived_plan(model, domain, 200, 16, 0, folder)).evaluation)
+
+
+def _with_zero_matrices(arm: Arm, plan: Plan) -> Plan:
+    """`plan` with what geonb leaves out because it is all zero, for an arm that has no use for a spectrum.
+
+    The plan's targets are every arm's, but a rival in its own library adapts a zero matrix like any other.
+    """
+    if arm.method not in LORA:
+        return plan
+    zero = [
+        t for t in plan.targets if t.sigma_max == 0 and t.layer is not None and t.expert is None and min(t.shape) > 1
+    ]
+    full = {t.name: dataclasses.replace(t, chosen=True, rank=min(t.shape), basis="tail") for t in zero}
+    return dataclasses.replace(plan, targets=tuple(full.get(t.name, t) for t in plan.targets)) if full else plan
+
+
+def _scores(model: Any, inputs: Any, tokenizer: Any, first: Sequence[Any] = ()) -> dict[str, float]:
     from geonb.data.collate import pad_token
     from geonb.workbench.benchmark.measure import score
 
     pad = pad_token(tokenizer)
     task = score(model, inputs.evaluation, pad=pad, tokenizer=tokenizer)
     kept = score(model, inputs.retention[:_N_RETENTION], pad=pad, tokenizer=tokenizer)
-    return {
+    found = {
         "validation": task.loss,
         "bits_per_byte": task.bits_per_byte,
         "exact": task.exact,
         "retention": kept.loss,
     }
+    return {**found, "first": score(model, first, pad=pad, tokenizer=tokenizer).loss} if first else found
 
 
 def environment() -> dict[str, str]:
@@ -148,7 +211,7 @@ def environment() -> dict[str, str]:
 def run_job(job: Job, folder: Path, *, progress: Callable[[int, int], None] | None = None) -> Row:
     """Run `job` with its data below `folder` and return its row; the same job gives the same losses.
 
-    `progress(step, horizon)` is called after every step. A run whose loss is not finite ends there and says so by None.
+    `progress(step, steps)` is called after every step. A run whose loss is not finite ends there and says so by None.
     """
     import torch
 
@@ -159,7 +222,8 @@ def run_job(job: Job, folder: Path, *, progress: Callable[[int, int], None] | No
     from geonb.workbench.benchmark.attach import attach
 
     begun = time.perf_counter()
-    plan = _plan(job.model, job.domain, job.horizon, job.batch, job.seed, folder)
+    plan = derived_plan(job.model, job.domain, job.planned or job.horizon, job.batch, job.seed, folder)
+    plan = _with_zero_matrices(job.arm, plan)
     base = _base(job.model, job.domain, job.seed, folder)
     inputs = load_inputs(plan)
     tokenizer = inputs.checkpoint.load_tokenizer()
@@ -171,8 +235,8 @@ def run_job(job: Job, folder: Path, *, progress: Callable[[int, int], None] | No
     budgets = {target.name: (target.sigma_k, target.sigma_max) for target in plan.targets}
     is_bounded = job.arm.method in ("frank-wolfe", "mass", "mass-layer", "nb-lora")
     unit = 0 if job.arm.unit_of_budget == "sigma_k" else 1
-    check_at = {math.ceil(job.horizon * (part + 1) / _NORM_CHECKS) for part in range(_NORM_CHECKS)}
-    curve_at = {round(job.horizon * share) for share in _CURVE}
+    check_at = {math.ceil(job.steps * (part + 1) / _NORM_CHECKS) for part in range(_NORM_CHECKS)}
+    curve_at = {round(job.steps * share) for share in _CURVE}
 
     curve, times, over_sigma_k, over_budget = [], [], 0.0, 0.0
     diverged = False
@@ -184,7 +248,7 @@ def run_job(job: Job, folder: Path, *, progress: Callable[[int, int], None] | No
         curve.append([step, round(found.loss, 5)])
 
     look(0)
-    for number in range(job.horizon):
+    for number in range(job.steps):
         rows = [int(row) for row in batch_at(number, n_train=len(inputs.training), batch_size=job.batch, seed=job.seed)]
         started = time.perf_counter()
         for parameter in attached.trained:
@@ -194,13 +258,13 @@ def run_job(job: Job, folder: Path, *, progress: Callable[[int, int], None] | No
         for start in range(0, len(rows), _LARGEST_MICRO):
             batch = to_tensors(inputs.training, rows[start : start + _LARGEST_MICRO], pad, device)
             loss = forward_losses(model, batch).nll.sum() / counted
-            loss.backward()
+            (loss * job.loss_scale).backward()
             mean += float(loss.detach())
         if not math.isfinite(mean):
             diverged = True
             break
         try:
-            attached.step(mean, number)
+            attached.step(mean * job.loss_scale, number)
         except torch.linalg.LinAlgError:  # a solver met a matrix that has overflown
             diverged = True
             break
@@ -209,20 +273,22 @@ def run_job(job: Job, folder: Path, *, progress: Callable[[int, int], None] | No
         if step in check_at:
             for name, norm in attached.changes():
                 sigma_k, sigma_max = budgets[name]
+                if sigma_k == 0:  # a zero matrix has no spectrum to compare with
+                    continue
                 over_sigma_k = max(over_sigma_k, norm / sigma_k)
                 over_budget = max(over_budget, norm / (job.arm.budget * (sigma_k, sigma_max)[unit]))
-        if step in curve_at and step < job.horizon:
+        if step in curve_at and step < job.steps:
             look(step)
         if progress is not None:
-            progress(step, job.horizon)
+            progress(step, job.steps)
 
     attached.evaluating(True)
     final: dict[str, float] = {}
     frontier: list[list[float]] = []
     if not diverged:
-        final = _scores(model, inputs, tokenizer)
+        final = _scores(model, inputs, tokenizer, _first(job.model, folder))
         diverged = not all(math.isfinite(value) for value in final.values())
-        look(job.horizon)
+        look(job.steps)
         if attached.scaled is not None and not diverged:
             for scale in SCALES:
                 with attached.scaled(scale):
@@ -230,7 +296,7 @@ def run_job(job: Job, folder: Path, *, progress: Callable[[int, int], None] | No
                 frontier.append([scale, round(scores["validation"], 5), round(scores["retention"], 5)])
 
     def kept(name: str) -> float | None:
-        return None if diverged else round(final[name], 5)
+        return None if diverged or name not in final else round(final[name], 5)
 
     return Row(
         key=job.key,
@@ -256,6 +322,7 @@ def run_job(job: Job, folder: Path, *, progress: Callable[[int, int], None] | No
         seconds_per_step=round(statistics.median(times), 5) if times else 0.0,
         seconds=round(time.perf_counter() - begun, 1),
         environment=environment(),
+        first=kept("first"),
     )
 
 

@@ -1,7 +1,8 @@
 """The benchmark's base models: three sizes and three families, trained here on the embedded model's corpus.
 
 A recipe is an architecture and a budget of core minutes. The trained models are not shipped (8 to 35 MB each): they are
-made once, by `geonb benchmark models`, into the cache folder; each row of results carries the digest of its model.
+made once, by `geonb benchmark models`, into the cache folder; each row of results carries the digest of its model. A
+name such as `llama-1m+bf16` is a base model under a condition of `derived`, made from it on demand.
 """
 
 from __future__ import annotations
@@ -106,8 +107,15 @@ def models_folder() -> Path:
 def model_source(name: str) -> str:
     """What to give a loader for the benchmark model `name`; any folder or hub id is handed on as it is.
 
-    Raises `InputError` for a recipe that was not trained here yet.
+    Raises `InputError` for a recipe that was not trained here yet, and for an unknown condition of a benchmark model.
     """
+    from geonb.workbench.benchmark.derived import WEIGHTS, derived_source, parted
+
+    base, condition = parted(name)
+    if condition:
+        return derived_source(model_source(base), condition, models_folder() / "derived")
+    if (said := name.partition("+"))[0] in NAMES and said[1]:
+        raise InputError(f"the condition {said[2]!r} of a model was given; the benchmark has {', '.join(WEIGHTS)}.")
     if name == "embedded" or name not in RECIPES:
         return name
     folder = models_folder() / name

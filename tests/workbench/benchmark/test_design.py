@@ -1,5 +1,6 @@
 """What the design asks for: the best rate between worse ones, nothing twice, and nothing once all is there."""
 
+import dataclasses
 import math
 from collections import Counter
 
@@ -8,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geonb.workbench.benchmark.arm import FOLKLORE, OPEN, PEER_DEFAULT, Arm, adamw
+from geonb.workbench.benchmark.conditions import DATA
+from geonb.workbench.benchmark.derived import WEIGHTS, parted
 from geonb.workbench.benchmark.design import (
+    BROKEN,
     MAIN,
     RATES,
     SEEDS,
@@ -19,6 +23,9 @@ from geonb.workbench.benchmark.design import (
     around,
     best_adamw,
     bracket,
+    broken,
+    comes_close,
+    first_look,
     near_main,
     rivals,
     seeds,
@@ -196,5 +203,119 @@ def test_the_names_of_stages_and_the_models_of_cells_are_those_that_exist():
     from geonb.workbench.benchmark.models import NAMES
 
     assert len({stage.name for stage in STAGES}) == len(STAGES)
-    assert {cell.model for stage in STAGES for cell in stage.cells} == set(NAMES)
-    assert {cell.domain for stage in STAGES for cell in stage.cells} == set(DOMAINS)
+    cells = [cell for stage in STAGES for cell in stage.cells]
+    assert {cell.model for cell in cells if cell.is_plain} == set(NAMES)
+    assert {cell.domain for cell in cells if cell.is_plain} == set(DOMAINS)
+    assert {parted(cell.model)[0] for cell in cells} == set(NAMES)
+    assert {cell.domain.partition("+")[0] for cell in cells} == {*DOMAINS, "base"}
+
+
+# -- what loses is halved -------------------------------------------------------------------------------------------------
+
+
+def at_ranks(cell, **best):
+    """Rows of a whole bracket of every rank with that best loss: a rank's name begins with `r`."""
+    done = {}
+    for rank, loss in best.items():
+        for rate, more in ((1e-3, 0.5), (3e-3, 0.0), (1e-2, 0.5)):
+            job = cell.job(adamw(rate, rank.removeprefix("r")))
+            done[job.key] = row_of(job, loss + more)
+    return done
+
+
+def rank_8_of(model, done):
+    """The runs at rank 8 that the design asks for on `model` in `kjv`, once the tail and rank 32 are there."""
+    there = at_ranks(Cell(model, "kjv"), rtail=1.0, r32=1.0) | done
+    stage = next(stage for stage in STAGES if stage.name == "AdamW at rank 32 and 8")
+    wanted = [job for job in stage.missing(there) if (job.model, job.domain) == (model, "kjv")]
+    return [job.arm for job in wanted if job.arm.rank == "8"]
+
+
+THREE_RATES = [adamw(rate, "8") for rate in (1e-3, 3e-3, 1e-2)]
+
+
+@pytest.mark.parametrize(("loss", "asked"), [(0.9, True), (1.0, True), (1.049, True), (1.051, False), (2.0, False)])
+def test_rank_8_is_asked_on_the_main_model_only_where_it_came_within_a_twentieth_on_the_small_one(loss, asked):
+    small = at_ranks(Cell(SMALL, "kjv"), rtail=1.3, r32=1.0, r8=loss)
+    assert comes_close("8", Cell(SMALL, "kjv"), small) is asked
+    assert rank_8_of(MAIN, small) == (THREE_RATES if asked else [])
+
+
+def test_rank_8_on_the_main_model_waits_for_every_rank_of_the_small_one_and_that_domain_alone():
+    for done in (
+        {},
+        at_ranks(Cell(SMALL, "kjv"), r8=1.0),
+        at_ranks(Cell(SMALL, "kjv"), r8=1.0, r32=1.0),
+        at_ranks(Cell(SMALL, "code"), r8=1.0, r32=1.0, rtail=1.0),
+    ):
+        assert rank_8_of(MAIN, done) == []
+    # the small model's own is asked at once
+    assert rank_8_of(SMALL, {}) == THREE_RATES
+
+
+def test_the_main_model_has_rank_8_where_the_campaigns_small_model_says_so(campaign):
+    done, _ = campaign
+    for name in {cell.domain for cell in STAGES[0].cells}:
+        least = {
+            rank: min(
+                row.validation
+                for row in done.values()
+                if row.job.cell == f"{SMALL}/{name}/T200/b16" and row.job.arm == adamw(row.job.arm.rate or 1, rank)
+                and row.validation is not None
+            )
+            for rank in ("8", "32", "tail")
+        }  # fmt: skip
+        found = Cell(MAIN, name).job(adamw(3e-3, "8")).key in done
+        assert found == (least["8"] <= 1.05 * min(least.values()))
+
+
+# -- what was made to break the method ------------------------------------------------------------------------------------
+
+
+def test_every_condition_is_asked_on_the_small_model_after_what_decides_and_none_is_plain():
+    names = [stage.name for stage in STAGES]
+    at = [place for place, name in enumerate(names) if name.startswith("break it")]
+    assert at == [names.index("three seeds of what decides") + step for step in (1, 2, 3, 4)]
+    look, *whole = (STAGES[place].cells for place in at)
+    assert tuple(cell for cells in whole for cell in cells) == BROKEN
+    assert len(look) == len(BROKEN) and set(look) == set(BROKEN)
+    # the cheap ones come first, and each condition that chat has too is seen there before the prose
+    assert [cell.job(OPEN).steps for cell in look[:3]] == [4, 50, 80]
+    assert [cell.domain for cell in look[:3]] == ["chat+64", "chat", "chat+64"]
+    for cell in look:
+        sister = dataclasses.replace(cell, domain=cell.domain.replace("kjv", "chat"))
+        assert sister not in look or look.index(sister) <= look.index(cell)
+    assert not any(cell.is_plain for cell in BROKEN) and len(set(BROKEN)) == len(BROKEN)
+    assert all(cell.is_plain for stage in STAGES for cell in stage.cells if not stage.name.startswith("break it"))
+    assert {parted(cell.model)[0] for cell in BROKEN} == {SMALL}
+    assert {parted(cell.model)[1] for cell in BROKEN} - {""} == set(WEIGHTS)
+    assert {cell.domain.partition("+")[2] for cell in BROKEN} - {""} == set(DATA)
+    assert {(cell.horizon, cell.planned) for cell in BROKEN if cell.planned} == {(200, 50), (200, 800)}
+    # one epoch and twenty of 64 examples in batches of 16
+    assert {cell.horizon * 16 / 64 for cell in BROKEN if cell.domain.endswith("+64")} == {1, 20}
+
+
+@pytest.mark.parametrize("cell", BROKEN, ids=lambda cell: cell.job(OPEN).cell)
+def test_a_condition_is_bracketed_from_the_best_rate_and_at_the_best_rank_without_it(cell):
+    plain = "kjv" if cell.domain == "base" else cell.domain.partition("+")[0]
+    assert cell.without_condition == Cell(SMALL, plain)
+    assert broken(cell, {}) == first_look(cell, {}) == []
+    reference = rows((adamw(1e-2, "32"), 1.0), (adamw(3e-3, "8"), 2.0), cell=Cell(SMALL, plain))
+    jobs = broken(cell, reference)
+    rates = [adamw(rate, "32") for rate in (3e-3, 1e-2, 3e-2)]
+    assert [job.arm for job in jobs] == [*ZERO_KNOB_ARMS, *rates]
+    assert {job.cell for job in jobs} == {cell.job(OPEN).cell}
+    # and a first look is at the default and at the very setting that was best
+    assert [job.arm for job in first_look(cell, reference)] == [OPEN, adamw(1e-2, "32")]
+    assert {job.key for job in first_look(cell, reference)} < {job.key for job in jobs}
+    # where the condition has moved the best rate, the rival's bracket follows it
+    done = reference | rows((rates[0], 1.0), (rates[1], 2.0), (rates[2], 3.0), cell=cell)
+    assert [job.arm for job in broken(cell, done)] == [*ZERO_KNOB_ARMS, adamw(1e-3, "32")]
+
+
+def test_rows_under_a_condition_are_no_evidence_for_the_cell_without_it():
+    cell = Cell(SMALL, "kjv")
+    done = rows((adamw(1e-3), 2.0), cell=cell)
+    for other in BROKEN:
+        done |= rows((adamw(3e-3), 0.1), cell=other)
+    assert best_adamw(cell, done) == adamw(1e-3)

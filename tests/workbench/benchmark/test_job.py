@@ -1,7 +1,9 @@
 """One run of the benchmark: repeatable, true to the product, and honest about what diverged."""
 
 import dataclasses
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,9 +40,9 @@ def data(tmp_path_factory):
 def make(tmp_path_factory):
     """A job on the tiny model."""
 
-    def made(arm, *, domain="arithmetic", horizon=4, batch=8, seed=0):
+    def made(arm, *, domain="arithmetic", horizon=4, batch=8, seed=0, **more):
         model = str(tiny_model(tmp_path_factory))
-        return Job(model=model, domain=domain, horizon=horizon, batch=batch, seed=seed, arm=arm)
+        return Job(model=model, domain=domain, horizon=horizon, batch=batch, seed=seed, arm=arm, **more)
 
     return made
 
@@ -50,7 +52,7 @@ class Watched:
 
     def __init__(self, monkeypatch):
         whole = attaching.attach
-        self.losses, self.changes = [], []
+        self.losses, self.changes, self.gradients = [], [], []
 
         def watching(arm, plan, **options):
             self.plan, self.attached = plan, whole(arm, plan, **options)
@@ -58,6 +60,7 @@ class Watched:
 
             def noted(loss, number):
                 self.losses.append(loss)
+                self.gradients.append([tensor.grad.clone() for tensor in self.attached.trained])
                 step(loss, number)
                 self.changes.append(dict(self.attached.changes()))
 
@@ -287,3 +290,66 @@ def test_an_unknown_domain_and_a_model_not_trained_yet_are_one_sentence(make, da
         InputError, match="llama-9m is not trained on this machine yet: run `geonb benchmark models llama-9m`"
     ):
         run_job(dataclasses.replace(make(OPEN), model="llama-9m"), data)
+
+
+def test_conditions_are_part_of_the_key_and_a_job_without_them_has_the_key_it_always_had(make):
+    plain = Job(model="llama-1m", domain="kjv", horizon=200, batch=16, seed=0, arm=OPEN)
+    assert plain.key == "llama-1m/kjv/T200/b16/s0/frank-wolfe" and plain.is_plain and plain.steps == 200
+    changed = [
+        dataclasses.replace(plain, **change)
+        for change in (
+            {"planned": 50},
+            {"planned": 800},
+            {"loss_scale": 1000.0},
+            {"loss_scale": 1000.0, "planned": 50},
+            {"domain": "kjv+64"},
+            {"domain": "base"},
+            {"model": "llama-1m+bf16"},
+        )
+    ]
+    assert [job.key.removesuffix("/s0/frank-wolfe") for job in changed] == [
+        "llama-1m/kjv/T200/b16/planned50",
+        "llama-1m/kjv/T200/b16/planned800",
+        "llama-1m/kjv/T200/b16/loss*1000",
+        "llama-1m/kjv/T200/b16/planned50/loss*1000",
+        "llama-1m/kjv+64/T200/b16",
+        "llama-1m/base/T200/b16",
+        "llama-1m+bf16/kjv/T200/b16",
+    ]
+    assert not any(job.is_plain for job in changed)
+    assert [job.steps for job in changed[:3]] == [50, 200, 200]
+    assert all(Job.from_json(job.to_json()) == job for job in changed)
+
+
+def test_every_row_that_was_made_before_there_were_conditions_still_reads_and_keeps_its_key():
+    path = Path(__file__).parents[3] / "papers" / "zero-knob" / "results.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) >= 69
+
+    def grown(old, new):
+        """Whether `new` says all that `old` says, and perhaps more."""
+        if isinstance(old, dict):
+            return isinstance(new, dict) and all(name in new and grown(value, new[name]) for name, value in old.items())
+        return old == new
+
+    for line in lines:
+        stored = json.loads(line)
+        row = Row.from_json(line)
+        assert (row.key, row.cell) == (row.job.key, row.job.cell) == (stored["key"], stored["cell"])
+        assert grown(stored, row.to_dict())
+        if "planned" not in stored["job"]:
+            assert row.job.is_plain and row.first is None
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"planned": 0}, "a job was given the planned horizon 0; allowed is any number of steps from 1 on."),
+        ({"loss_scale": 0.0}, "a job was given the scale 0 of its loss; allowed is any finite number above 0."),
+        ({"loss_scale": math.inf}, "a job was given the scale inf of its loss; allowed is any finite number above 0."),
+    ],
+)
+def test_a_condition_that_makes_no_sense_is_one_sentence(change, sentence, make):
+    with pytest.raises(InputError) as caught:
+        make(OPEN, **change)
+    assert str(caught.value) == sentence
