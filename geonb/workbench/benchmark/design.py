@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from geonb.workbench.benchmark.arm import FOLKLORE, OPEN, PEER_DEFAULT, RANKS, STRICT, THREE, Arm, adamw
+from geonb.workbench.benchmark.arm import DEFAULT, FOLKLORE, OPEN, PEER_DEFAULT, RANKS, STRICT, THREE, Arm, adamw
 from geonb.workbench.benchmark.derived import parted
 from geonb.workbench.benchmark.domains import BASE, DOMAINS
 from geonb.workbench.benchmark.job import Job, Row
@@ -154,12 +154,17 @@ def near_main(cell: Cell, done: Done) -> list[Job]:
     return [*zero_knob(cell, done), *found.jobs]
 
 
-def seeds(cell: Cell, done: Done) -> list[Job]:
-    """The other seeds of what decides: geonb's arms and the best AdamW."""
+def headline(cell: Cell, done: Done) -> list[Job]:
+    """The other seeds of what decides: geonb's default and the best AdamW."""
     rival = best_adamw(cell, done)
-    if rival is None:
-        return []
-    return [cell.job(arm, seed) for seed in SEEDS[1:] for arm in (*ZERO_KNOB_ARMS, rival)]
+    return [] if rival is None else [cell.job(arm, seed) for seed in SEEDS[1:] for arm in (DEFAULT, rival)]
+
+
+def seeds(cell: Cell, done: Done) -> list[Job]:
+    """The other seeds of what decides, and of geonb's other budgets."""
+    decisive = headline(cell, done)
+    others = [arm for arm in ZERO_KNOB_ARMS if decisive and arm != DEFAULT]
+    return [*decisive, *(cell.job(arm, seed) for seed in SEEDS[1:] for arm in others)]
 
 
 def rivals(cell: Cell, done: Done) -> list[Job]:
@@ -187,20 +192,19 @@ def rivals(cell: Cell, done: Done) -> list[Job]:
 
 
 def ablations(cell: Cell, done: Done) -> list[Job]:
-    """One thing changed at a time: basis, sides, budget, the unit of the step, the exponent of the momentum."""
-    arms = [Arm(method="frank-wolfe", basis=basis) for basis in ("random", "top", "full", "gradient")]
-    arms += [Arm(method="frank-wolfe", sides="two"), Arm(method="frank-wolfe", sides="two", unit_of_budget="sigma_k")]
-    arms += [Arm(method="frank-wolfe", unit_of_budget="sigma_k", budget=2.0)]
-    arms += [Arm(method="frank-wolfe", unit=unit) for unit in (0.333, 3.0)]
-    arms += [Arm(method="frank-wolfe", momentum=exponent) for exponent in (0.333, 0.667)]
-    arms += [Arm(method="frank-wolfe", rank=rank) for rank in ("8", "32")]
+    """One thing changed at a time: basis, sides, budget, the unit of the step, the momentum, the rank."""
+    arms = [replace(DEFAULT, basis=basis) for basis in ("random", "top", "full", "gradient")]
+    arms += [replace(DEFAULT, sides="two"), *(replace(DEFAULT, budget=budget) for budget in (2.0, 4.0))]
+    arms += [replace(DEFAULT, unit=unit) for unit in (0.333, 3.0)]
+    arms += [replace(DEFAULT, momentum=exponent) for exponent in (0.333, 0.667)]
+    arms += [replace(DEFAULT, memory="noise"), *(replace(DEFAULT, rank=rank) for rank in ("8", "32"))]
     return [cell.job(arm) for arm in arms]
 
 
 def first_look(cell: Cell, done: Done) -> list[Job]:
     """The product's default beside the AdamW that was best without the condition: what a user would have used."""
     reference = best_adamw(cell.without_condition, done)
-    return [] if reference is None else [cell.job(OPEN), cell.job(reference)]
+    return [] if reference is None else [cell.job(DEFAULT), cell.job(reference)]
 
 
 def broken(cell: Cell, done: Done) -> list[Job]:
@@ -266,7 +270,7 @@ LOOKED_AT = tuple(name for name, domain in DOMAINS.items() if domain.looked_at)
 STAGES = (
     Stage("geonb and AdamW at the tail's rank", _cells([MAIN, SMALL]), (zero_knob, _tuned("tail"))),
     Stage("AdamW at rank 32 and 8", _cells([MAIN, SMALL]), (_tuned("32"), _rank_8)),
-    Stage("three seeds of what decides", _cells([MAIN, SMALL]), (seeds,)),
+    Stage("three seeds of what decides", _cells([MAIN, SMALL]), (headline,)),
     Stage("break it: a first look", tuple(sorted(BROKEN, key=_cost)), (first_look,)),
     Stage("break it: few and wrong examples", FEW_AND_WRONG, (broken,)),
     Stage("break it: a wrong horizon, a scaled loss", WRONG_HORIZON, (broken,)),
@@ -275,7 +279,8 @@ STAGES = (
     Stage("T = 60", _cells([MAIN, SMALL], 60), (near_main,)),
     Stage("every rival", _cells([MAIN], names=("kjv", "arithmetic", "modules")), (rivals,)),
     Stage("T = 800", _cells([SMALL, MAIN], 800), (near_main,)),
-    Stage("one thing at a time", _cells([MAIN, SMALL], names=("kjv", "arithmetic")), (ablations,)),
+    Stage("one thing at a time", _cells([SMALL, MAIN], names=("kjv", "chat")), (ablations,)),
+    Stage("three seeds of the other budgets", _cells([MAIN, SMALL]), (seeds,)),
     Stage("batch 4 and 64", (*_cells([SMALL], batch=4), *_cells([SMALL], batch=64)), (near_main,)),
     Stage("three seeds elsewhere", (*_cells(OTHERS), *_cells([MAIN, SMALL], 60), *_cells([SMALL], 800)), (seeds,)),
     Stage("T = 2000", _cells([SMALL], 2000), (near_main,)),

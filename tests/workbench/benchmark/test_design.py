@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geonb.workbench.benchmark.arm import FOLKLORE, OPEN, PEER_DEFAULT, Arm, adamw
+from geonb.workbench.benchmark.arm import DEFAULT, FOLKLORE, OPEN, PEER_DEFAULT, Arm, adamw
 from geonb.workbench.benchmark.conditions import DATA
 from geonb.workbench.benchmark.derived import WEIGHTS, parted
 from geonb.workbench.benchmark.design import (
@@ -26,6 +26,7 @@ from geonb.workbench.benchmark.design import (
     broken,
     comes_close,
     first_look,
+    headline,
     near_main,
     rivals,
     seeds,
@@ -148,6 +149,9 @@ def test_seeds_are_those_of_what_decides():
     jobs = seeds(CELL, rows((adamw(3e-3, "32"), 1.0), (adamw(1e-3), 2.0)))
     assert Counter(job.seed for job in jobs) == {1: 4, 2: 4}
     assert {job.arm for job in jobs} == {*ZERO_KNOB_ARMS, adamw(3e-3, "32")}
+    # what the verdict hangs on comes first
+    assert {job.arm for job in jobs[:4]} == {DEFAULT, adamw(3e-3, "32")}
+    assert jobs[:4] == headline(CELL, rows((adamw(3e-3, "32"), 1.0), (adamw(1e-3), 2.0)))
 
 
 def loss_of(job):
@@ -306,7 +310,7 @@ def test_a_condition_is_bracketed_from_the_best_rate_and_at_the_best_rank_withou
     assert [job.arm for job in jobs] == [*ZERO_KNOB_ARMS, *rates]
     assert {job.cell for job in jobs} == {cell.job(OPEN).cell}
     # and a first look is at the default and at the very setting that was best
-    assert [job.arm for job in first_look(cell, reference)] == [OPEN, adamw(1e-2, "32")]
+    assert [job.arm for job in first_look(cell, reference)] == [DEFAULT, adamw(1e-2, "32")]
     assert {job.key for job in first_look(cell, reference)} < {job.key for job in jobs}
     # where the condition has moved the best rate, the rival's bracket follows it
     done = reference | rows((rates[0], 1.0), (rates[1], 2.0), (rates[2], 3.0), cell=cell)
