@@ -282,13 +282,15 @@ def run_job(job: Job, folder: Path, *, progress: Callable[[int, int], None] | No
         if progress is not None:
             progress(step, job.steps)
 
+    if not diverged:
+        look(job.steps)
+    # from here to the end: what is scored, whole or scaled, is what the arm would hand out
     attached.evaluating(True)
     final: dict[str, float] = {}
     frontier: list[list[float]] = []
     if not diverged:
         final = _scores(model, inputs, tokenizer, _first(job.model, folder))
         diverged = not all(math.isfinite(value) for value in final.values())
-        look(job.steps)
         if attached.scaled is not None and not diverged:
             for scale in SCALES:
                 with attached.scaled(scale):

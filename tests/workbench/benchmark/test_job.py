@@ -75,6 +75,30 @@ def watched(monkeypatch):
     return Watched(monkeypatch)
 
 
+def test_the_frontier_is_that_of_the_weights_which_were_scored(monkeypatch, make, data):
+    whole, states = attaching.attach, []
+
+    def watching(arm, plan, **options):
+        attached = whole(arm, plan, **options)
+        evaluating, scaled = attached.evaluating, attached.scaled
+        at = [False]
+
+        def told(on):
+            at[0] = on
+            evaluating(on)
+
+        def noted(share):
+            states.append(at[0])
+            return scaled(share)
+
+        attached.evaluating, attached.scaled = told, noted
+        return attached
+
+    monkeypatch.setattr(attaching, "attach", watching)
+    run_job(make(Arm(method="schedule-free", rank="8")), data)
+    assert states == [True] * len(SCALES)
+
+
 @pytest.mark.parametrize("arm", [OPEN, adamw(1e-2, "8"), Arm(method="schedule-free", rank="8"), adamw(1e-2, "8", form="pissa")],
                          ids=lambda arm: arm.key)  # fmt: skip
 def test_the_same_job_gives_the_same_row_but_for_its_times(arm, make, data):
