@@ -44,7 +44,9 @@ def models(
 def zero_knob(
     rows: Path = ROWS,
     model: list[str] = typer.Option(
-        None, help="Only these models (may be given more than once); `llama-1m` stands for `llama-1m+bf16` too."
+        None,
+        help="Only these models (may be given more than once); `llama-1m` stands for `llama-1m+bf16` too. A folder or hub "
+        "id of your own is compared at T = 200; give it its own --rows.",
     ),
     domain: list[str] = typer.Option(None, help="Only these domains; `kjv` stands for `kjv+64` too."),
     horizon: list[int] = typer.Option(None, help="Only these horizons T."),
@@ -58,6 +60,7 @@ def zero_knob(
     json: bool = options.AS_JSON,
 ) -> geonb.workbench.benchmark.queue.QueueState:
     """Make the runs that the design still lacks, the most telling first; stop at any time, and go on with the same command."""
+    from geonb.models.checkpoint import Checkpoint
     from geonb.workbench.benchmark import design
     from geonb.workbench.benchmark.derived import parted
     from geonb.workbench.benchmark.design import Stage
@@ -65,8 +68,10 @@ def zero_knob(
     from geonb.workbench.benchmark.models import model_source
     from geonb.workbench.benchmark.queue import queue_state, run_queue
 
-    # a condition is named with what it was made of, and not listed beside it
-    cells = [cell for one in design.STAGES for cell in one.cells]
+    # a path is a model of one's own; a condition is named with what it was made of, and not listed beside it
+    own = [one for one in model or [] if "/" in one or Path(one).is_dir()]
+    every = (*design.STAGES, *(stage for one in own for stage in design.stages_of(one)))
+    cells = [cell for one in every for cell in one.cells]
     without = [cell.without_condition if not cell.is_plain else cell for cell in cells]
     for option, chosen, shown, known in (
         ("--model", model, [cell.model for cell in without], [cell.model for cell in cells]),
@@ -75,15 +80,16 @@ def zero_knob(
     ):
         for one in chosen or []:
             if one not in shown and one not in known:
+                more = ", and any folder or hub id" if option == "--model" else ""
                 raise InputError(
-                    f"{option} was given {one}; the design has {', '.join(map(str, dict.fromkeys(shown)))}."
+                    f"{option} was given {one}; the design has {', '.join(map(str, dict.fromkeys(shown)))}{more}."
                 )
     for name in stage or []:
-        if not any(one.name.startswith(name) for one in design.STAGES):
+        if not any(one.name.startswith(name) for one in every):
             raise InputError(
                 f"--stage was given {name}; the design has {', '.join(one.name for one in design.STAGES)}."
             )
-    stages = tuple(one for one in design.STAGES if not stage or one.name.startswith(tuple(stage)))
+    stages = tuple(one for one in every if not stage or one.name.startswith(tuple(stage)))
     if minutes is not None and not minutes > 0:
         raise InputError(f"--minutes was given {minutes:g}; allowed is any number above 0.")
 
@@ -98,7 +104,7 @@ def zero_knob(
         return answer(queue_state(rows, accept=accept, stages=stages), as_json=json)
 
     for name in model or []:
-        model_source(name)
+        Checkpoint.open(model_source(name))
     until = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
 
     bars: list[Any] = []

@@ -72,6 +72,22 @@ def test_the_list_can_be_narrowed_and_counts_a_row_as_done(tmp_path):
     assert (document["found"], document["stages"][0]["missing"]) == (1, 5)
 
 
+def test_a_folder_is_a_model_of_ones_own_and_is_asked_the_comparison_at_200_steps(tmp_path_factory, tmp_path):
+    model, path = tiny_model(tmp_path_factory), tmp_path / "rows.jsonl"
+    document = json.loads(call("zero-knob", "--list", "--rows", path, "--json", "--model", model).stdout)
+    # geonb's three arms, and three rates of AdamW at three ranks, in six domains; its seeds wait for these
+    assert [one["missing"] for one in document["stages"] if one["missing"]] == [6 * (3 + 3), 6 * 2 * 3]
+    narrow = ("--model", model, "--domain", "chat", "--stage", "three")
+    append_row(path, row_of(Cell(str(model), "chat").job(adamw(1e-3)), 2.0, model_digest=Checkpoint.open(model).digest))
+    document = json.loads(call("zero-knob", "--list", "--rows", path, "--json", *narrow).stdout)
+    assert [one["missing"] for one in document["stages"] if one["missing"]] == [4]
+
+
+def test_a_folder_that_is_not_there_is_said_before_any_run(capsys, tmp_path):
+    error = refused(capsys, "zero-knob", "--rows", tmp_path / "rows.jsonl", "--model", tmp_path / "none")
+    assert str(tmp_path / "none") in error and not (tmp_path / "rows.jsonl").exists()
+
+
 def test_runs_are_made_and_a_second_call_has_nothing_left(tiny_stages, tmp_path):
     path = tmp_path / "rows.jsonl"
     result = call("zero-knob", "--rows", path, "--json")

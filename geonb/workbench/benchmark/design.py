@@ -266,6 +266,16 @@ def _cost(cell: Cell) -> tuple[bool, int]:
     return is_second, cell.job(OPEN).steps
 
 
+def stages_of(model: str) -> tuple[Stage, ...]:
+    """What is asked of a model of one's own, a folder or a hub id: the comparison at T = 200, its rivals bracketed anew."""
+    cells = _cells([model])
+    return (
+        Stage("geonb and AdamW at the tail's rank", cells, (zero_knob, _tuned("tail"))),
+        Stage("AdamW at rank 32 and 8", cells, (_tuned("32"), _tuned("8"))),
+        Stage("three seeds of what decides", cells, (headline,)),
+    )
+
+
 LOOKED_AT = tuple(name for name, domain in DOMAINS.items() if domain.looked_at)
 STAGES = (
     Stage("geonb and AdamW at the tail's rank", _cells([MAIN, SMALL]), (zero_knob, _tuned("tail"))),
