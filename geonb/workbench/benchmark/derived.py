@@ -121,15 +121,20 @@ def _gains(factor: float) -> Callable[[Checkpoint, Path], None]:
 
 
 def _after(domain: str) -> Callable[[Checkpoint, Path], None]:
-    """Trained on `domain` as the product does at its defaults (T = 200, batch 16, seed 0), and merged."""
+    """Trained on `domain` by the product's own run (R = sigma_max, T = 200, batch 16, seed 0), and merged."""
 
     def make(checkpoint: Checkpoint, folder: Path) -> None:
         from geonb.models.cache import cache_folder
         from geonb.train.execute import run_training
+        from geonb.workbench.benchmark.arm import OPEN
+        from geonb.workbench.benchmark.attach import plan_for
         from geonb.workbench.benchmark.job import derived_plan
         from geonb.workbench.export.export import merge_adapter
 
-        plan = derived_plan(str(checkpoint.source), domain, _BEFORE, 16, 0, cache_folder() / "benchmark-data")
+        # the radius is named, so that another default of the product makes no other model
+        plan = plan_for(
+            OPEN, derived_plan(str(checkpoint.source), domain, _BEFORE, 16, 0, cache_folder() / "benchmark-data")
+        )
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
             run = run_training(plan, output=Path(temporary) / "run", device="cpu")
             merged = Path(temporary) / "merged"
