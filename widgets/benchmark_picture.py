@@ -231,12 +231,14 @@ def _radii_legend() -> list[tuple[str, str]]:
 
 
 def _loss_axis(ours: Iterable[Row], rivals: Iterable[Row], top: float) -> Axis:
-    """The losses of geonb's radii and of the better half of the rivals, with some room."""
+    """The losses of geonb's radii, of the best rival and of the better half of the others, with some room."""
     first = [row.validation for row in ours if row.validation is not None]
     second = [row.validation for row in rivals if row.validation is not None]
     best = min([*first, *second])
     wanted = 1.06 * max([*first, statistics.median(second)] if second else first)
-    return Axis(best * 0.97, min(_MOST * best, max(_LEAST * best, wanted)), top + _PANEL_HEIGHT, top)
+    # the ring around the best rival is in the picture however far above it is
+    highest = max(min(_MOST * best, max(_LEAST * best, wanted)), 1.06 * min(second, default=0.0))
+    return Axis(best * 0.97, highest, top + _PANEL_HEIGHT, top)
 
 
 def _of(model: str, horizon: int, batch: int) -> str:

@@ -89,6 +89,14 @@ def test_what_is_far_above_is_an_arrow_and_what_diverged_a_cross():
         assert all(float(y) >= top - 0.1 for y in re.findall(r"[ML]\S+ (\S+?)(?=[ML]|$)", one.get("d")))
 
 
+def test_the_best_rival_is_inside_its_panel_however_far_behind_it_is():
+    svg = rate_picture(rows(*panel(losses=(9.0, 7.0, 8.0), ours=(3.1, 3.3, 3.15))), "m")
+    (dot,) = dots(svg, "blue")
+    (ring,) = [one for one in marks(svg) if one.get("fill") == "none"]
+    top = min(float(one.get("y2")) for one in marks(svg, "line") if one.get("x1") == one.get("x2"))
+    assert (float(ring.get("cx")), float(ring.get("cy"))) == dot and dot[1] > top
+
+
 def test_there_is_a_panel_for_each_domain_in_their_order():
     found = rows(*panel("chat"), *panel("kjv"), *panel("names"), *panel("code"))
     titles = [one.text for one in marks(rate_picture(found, "m"), "text") if one.get("class") == "t"]
