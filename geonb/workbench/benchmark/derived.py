@@ -172,12 +172,19 @@ def parted(model: str) -> tuple[str, str]:
     return (base, condition) if plus and condition in WEIGHTS else (model, "")
 
 
-def derived_source(base: str, condition: str, folder: Path) -> str:
-    """The folder below `folder` that holds the model `base` (any source) under `condition`, made if it is not there."""
+def derived_source(base: str, condition: str, folder: Path, *, make: bool = True) -> str:
+    """The folder below `folder` that holds the model `base` (any source) under `condition`, made if it is not there.
+
+    Raises `InputError` where it is not there and `make` is False: one of them is trained for minutes.
+    """
     checkpoint = Checkpoint.open(base)
     target = folder / f"{checkpoint.name}+{condition}-{checkpoint.digest[:12]}"
     if (target / "config.json").is_file():
         return str(target)
+    if not make:
+        raise InputError(
+            f"{checkpoint.name}+{condition} was given, which was not made on this machine: run a job of it."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=folder))
     try:

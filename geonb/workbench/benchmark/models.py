@@ -104,16 +104,17 @@ def models_folder() -> Path:
     return cache_folder() / "benchmark-models"
 
 
-def model_source(name: str) -> str:
+def model_source(name: str, *, make: bool = True) -> str:
     """What to give a loader for the benchmark model `name`; any folder or hub id is handed on as it is.
 
-    Raises `InputError` for a recipe that was not trained here yet, and for an unknown condition of a benchmark model.
+    Raises `InputError` for a recipe that was not trained here yet, for an unknown condition of a benchmark model, and for
+    a model under a condition that is not there yet where it may not be made.
     """
     from geonb.workbench.benchmark.derived import WEIGHTS, derived_source, parted
 
     base, condition = parted(name)
     if condition:
-        return derived_source(model_source(base), condition, models_folder() / "derived")
+        return derived_source(model_source(base), condition, models_folder() / "derived", make=make)
     if (said := name.partition("+"))[0] in NAMES and said[1]:
         raise InputError(f"the condition {said[2]!r} of a model was given; the benchmark has {', '.join(WEIGHTS)}.")
     if name == "embedded" or name not in RECIPES:

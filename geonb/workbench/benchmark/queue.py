@@ -97,7 +97,7 @@ def of_models_here(rows: dict[str, Row]) -> dict[str, Row]:
         name = row.job.model
         if name not in here:
             try:
-                here[name] = Checkpoint.open(model_source(name)).digest
+                here[name] = Checkpoint.open(model_source(name, make=False)).digest
             except InputError:
                 here[name] = None
     return {key: row for key, row in rows.items() if here[row.job.model] in (None, row.model_digest)}

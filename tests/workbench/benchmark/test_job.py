@@ -21,19 +21,12 @@ from geonb.workbench.benchmark.arm import OPEN, STRICT, THREE, Arm, adamw
 from geonb.workbench.benchmark.job import SCALES, Job, Row, run_job
 from geonb.workbench.benchmark.measure import score
 from tests.tiny import tiny_model
-from tests.workbench.benchmark.small import N_RETENTION, but_for_times, small_sets
+from tests.workbench.benchmark.small import N_RETENTION, but_for_times
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    small_sets(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tmp_path_factory.mktemp("benchmark-data")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
+    pytest.mark.usefixtures("small"),
+]
 
 
 @pytest.fixture

@@ -14,11 +14,14 @@ from geonb.plan.inputs import load_inputs
 from geonb.train.objective import evaluate
 from geonb.workbench.benchmark import derived
 from geonb.workbench.benchmark import job as jobs
+from geonb.workbench.benchmark.arm import OPEN
 from geonb.workbench.benchmark.derived import WEIGHTS, derived_source, parted
+from geonb.workbench.benchmark.job import Job
 from geonb.workbench.benchmark.models import model_source, models_folder
+from geonb.workbench.benchmark.queue import of_models_here
 from tests.families import write_tiny
 from tests.tiny import tiny_model
-from tests.workbench.benchmark.small import small_sets
+from tests.workbench.benchmark.small import row_of, small_sets
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 IDS = list(range(7, 60))
@@ -53,6 +56,18 @@ def test_a_condition_is_made_once_and_from_the_same_base_always_the_same_bytes(c
     assert {name: value.shape for name, value in tensors(first).items()} == {
         name: value.shape for name, value in tensors(base).items()
     }
+
+
+def test_a_look_at_the_rows_makes_no_model(base, tmp_path, monkeypatch):
+    monkeypatch.setenv("GEONB_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match="was not made on this machine"):
+        model_source(f"{base}+after-chat", make=False)
+    row = row_of(Job(model=f"{base}+bf16", domain="chat", horizon=4, batch=4, seed=0, arm=OPEN), 1.0)
+    assert of_models_here({row.key: row}) == {row.key: row}
+    assert not list(tmp_path.rglob("config.json"))
+    # once it is there, a row of another one is not its
+    model_source(f"{base}+bf16")
+    assert of_models_here({row.key: row}) == {}
 
 
 def test_bf16_is_every_weight_as_torch_rounds_it_and_stored_so(base, tmp_path):
