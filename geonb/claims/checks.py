@@ -12,13 +12,14 @@ from geonb.geometry.measurement import Measurement
 from geonb.records import Record, plain
 
 COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
-MACHINERY, EVIDENCE, HOLDS, REFUTED = "machinery", "evidence", "holds", "refuted"
+MACHINERY, EVIDENCE, HOLDS, REFUTED, CONSTRUCTION = "machinery", "evidence", "holds", "refuted", "construction"
 # each with what a reader is told of it
 DECIDES = {
     MACHINERY: "must be met",
     EVIDENCE: "needed to decide",
     HOLDS: "needed to hold",
     REFUTED: "would refute",
+    CONSTRUCTION: "an identity",
 }
 
 
@@ -27,7 +28,8 @@ class Check(Record):
     """A named condition `measured comparison threshold`; make one with `Check.of`.
 
     `decides` says what it is for: "machinery" must be met in every run of the notebook; "evidence" must be met before
-    anything is decided; the claim holds where every check for "holds" is met, and is refuted where one for "refuted" is.
+    anything is decided; the claim holds where every check for "holds" is met, and fails where one for "refuted" is. One for
+    "construction" is an identity: needed like one for "holds", and where there are no others the claim holds by construction.
     """
 
     name: str
@@ -95,6 +97,21 @@ class Check(Record):
         return found.pop() if len(found) == 1 else None
 
     @property
+    def n_needed(self) -> int | None:
+        """How many units would decide, were value and spread to stay: the half-width falls as 1/sqrt(n).
+
+        None where the check is decided, where n or an interval is missing, and where the value lies on the threshold.
+        """
+        if self.met is not None or self.measured is None or not self.interval or not self.n:
+            return None
+        distance = abs(self.measured - self.threshold)
+        # the end that lies beyond the threshold
+        reach = abs(self.interval[1 if self.measured < self.threshold else 0] - self.measured)
+        if not math.isfinite(reach) or distance == 0 or reach / distance > 1e4:
+            return None
+        return math.ceil(self.n * (reach / distance) ** 2)
+
+    @property
     def sentence(self) -> str:
         """The condition with its figures."""
         unit = f" {self.unit}" if self.unit else ""
@@ -108,7 +125,8 @@ class Check(Record):
                 figure += ", undecided against"
             elif not self.met:
                 figure += ", which is not"
-        return plain(f"{self.name}: {figure} {self.comparison} {self.threshold:.6g}")
+        needed = "" if self.n_needed is None else f"; at this spread n = {self.n_needed} would decide"
+        return plain(f"{self.name}: {figure} {self.comparison} {self.threshold:.6g}{needed}")
 
     def summary(self) -> str:
         # a refutation that did not come about is neither a success nor a failure

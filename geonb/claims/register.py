@@ -14,14 +14,15 @@ from typing import Any
 from geonb.errors import InputError
 from geonb.records import Record, is_file, plain, read_bytes
 
-VERDICTS = ("holds", "partly", "refuted", "open")
+VERDICTS = ("holds", "holds by construction", "partly", "fails", "machinery only", "inconclusive")
 # the labels of the papers' own ledger; "untagged" where the authors gave none
 TAGS = (
     "proven", "validated", "empirical", "exploratory", "conjectural",
     "measurement invalid", "mechanism underspecified", "disproven", "untagged",
 )  # fmt: skip
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)?")
-_COLOURS = {"holds": "#009E73", "partly": "#B57B00", "refuted": "#D55E00"}
+# an identity is no finding, so it has not the colour of one
+_COLOURS = {"holds": "#009E73", "holds by construction": "#3A7CA5", "partly": "#B57B00", "fails": "#D55E00"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +33,9 @@ class Claim(Record):
     statement: str  # in our words
     paper: str  # its folder, from the root of the repository
     published: str  # the tag that its authors gave it
-    verdict: str  # ours: holds, partly, refuted or open
+    verdict: str  # ours: one of VERDICTS
     notebook: str
-    rule: str  # when it holds and when it is refuted, written before the run
+    rule: str  # when it holds and when it fails, written before the run
     controls: tuple[str, ...]  # what would show an effect that is none
     smoke: dict[str, Any]
     full: dict[str, Any]

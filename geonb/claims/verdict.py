@@ -6,13 +6,14 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from geonb.claims.checks import DECIDES, EVIDENCE, HOLDS, MACHINERY, REFUTED, Check
+from geonb.claims.checks import CONSTRUCTION, DECIDES, EVIDENCE, HOLDS, MACHINERY, REFUTED, Check
 from geonb.claims.register import Claim, Register, badge, load_claims
 from geonb.errors import InputError
 from geonb.records import Record, plain
 
-DECIDED = ("holds", "partly", "refuted")
-OPEN, MACHINERY_ONLY = "open", "machinery only"
+BY_CONSTRUCTION, FAILS = "holds by construction", "fails"
+DECIDED = ("holds", BY_CONSTRUCTION, "partly", FAILS)
+INCONCLUSIVE, MACHINERY_ONLY = "inconclusive", "machinery only"
 PROFILES = ("smoke", "full")
 
 
@@ -24,7 +25,7 @@ class Verdict(Record):
     statement: str
     rule: str
     registered: str
-    decision: str  # holds, partly, refuted, open or machinery only
+    decision: str  # one of VERDICTS
     because: str
     checks: tuple[Check, ...]
 
@@ -88,35 +89,37 @@ class ClaimResult(Record):
 def decide(checks: Sequence[Check]) -> tuple[str, str]:
     """The decision that the checks of one claim lead to, and why.
 
-    In this order: a check of the machinery that is not met leaves the claim open; with no check that decides it is
-    "machinery only"; evidence that is not met leaves it open; one met check for "refuted" refutes it; a deciding check
-    that was not measured, or whose interval holds its threshold, leaves it open; all checks for "holds" met, it holds;
-    else it is partly true where there are checks for "refuted", and refuted where there are none.
+    In this order: a check of the machinery that is not met leaves the claim inconclusive; with no check that decides it is
+    "machinery only"; evidence that is not met leaves it inconclusive; with one met check for "refuted" it fails; a deciding
+    check that was not measured, or whose interval holds its threshold, leaves it inconclusive; all that it needs met, it
+    holds, by construction where it needs identities alone; else it is partly true where there are checks for "refuted",
+    and fails where there are none.
     """
-    by_use = {use: [check for check in checks if check.decides == use] for use in (MACHINERY, EVIDENCE, HOLDS, REFUTED)}
-    deciding = [*by_use[HOLDS], *by_use[REFUTED]]
+    by_use = {use: [check for check in checks if check.decides == use] for use in DECIDES}
+    needed = [*by_use[HOLDS], *by_use[CONSTRUCTION]]
+    deciding = [*needed, *by_use[REFUTED]]
     broken = [check for check in by_use[MACHINERY] if not check.met]
     if broken:
-        return OPEN, f"what it is measured with failed: {broken[0].sentence}."
+        return INCONCLUSIVE, f"what it is measured with failed: {broken[0].sentence}."
     if not deciding:
         return MACHINERY_ONLY, "no check of this profile decides it."
-    if not by_use[HOLDS]:
+    if not needed:
         raise InputError(
             f"the check {deciding[0].name!r} can refute, and no check can hold; allowed is at least one that decides 'holds'."
         )
     lacking = [check for check in by_use[EVIDENCE] if not check.met]
     if lacking:
-        return OPEN, f"the evidence is not complete: {lacking[0].sentence}."
+        return INCONCLUSIVE, f"the evidence is not complete: {lacking[0].sentence}."
     against = [check for check in by_use[REFUTED] if check.met]
     if against:
-        return "refuted", f"{against[0].sentence}."
+        return FAILS, f"{against[0].sentence}."
     unsure = [check for check in deciding if check.met is None]
     if unsure:
-        return OPEN, f"{unsure[0].sentence}."
-    missed = [check for check in by_use[HOLDS] if not check.met]
+        return INCONCLUSIVE, f"{unsure[0].sentence}."
+    missed = [check for check in needed if not check.met]
     if not missed:
-        return "holds", "every condition of its rule is met."
-    return ("partly" if by_use[REFUTED] else "refuted"), f"{missed[0].sentence}."
+        return ("holds" if by_use[HOLDS] else BY_CONSTRUCTION), "every condition of its rule is met."
+    return ("partly" if by_use[REFUTED] else FAILS), f"{missed[0].sentence}."
 
 
 def judge(
@@ -125,8 +128,8 @@ def judge(
     """Judge the claim `claim_id`, or all its parts, by `checks`; `verify` does the same and raises where it failed.
 
     A run fails where a check of the machinery is not met, where its decision contradicts a decided verdict of the
-    register, and where the full profile leaves undecided what the register says is decided. So a refuted claim passes
-    when its refutation reproduces, and a claim that the register leaves open fails by its machinery alone.
+    register, and where the full profile leaves undecided what the register says is decided. So a claim
+    that fails passes when its refutation reproduces, and one that the register leaves open fails by its machinery alone.
     Raises `InputError` for an unknown claim, part or profile, and where there is no check at all.
     """
     from geonb._version import __version__

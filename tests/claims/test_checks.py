@@ -71,7 +71,7 @@ def test_a_name_cannot_steer_the_terminal():
     ("changes", "sentence"),
     [
         ({"comparison": "=="}, "the comparison '=='; allowed are <, <=, >, >="),
-        ({"decides": "maybe"}, "the use 'maybe'; allowed are machinery, evidence, holds, refuted"),
+        ({"decides": "maybe"}, "the use 'maybe'; allowed are machinery, evidence, holds, refuted, construction"),
         ({"threshold": math.inf}, "the threshold inf; allowed is any finite number"),
     ],
 )
@@ -85,3 +85,19 @@ def test_every_comparison_is_the_operator_of_its_sign():
     from geonb.claims.checks import COMPARISONS
 
     assert COMPARISONS == {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+
+@pytest.mark.parametrize("threshold", [0.4, 0.6])
+def test_an_undecided_check_says_how_many_units_would_decide_it(threshold):
+    # half-width 0.2 at n = 25 falls to the distance 0.1 at four times as many
+    wide = Measurement(value=0.5, interval=(0.3, 0.7), n=25, null=None, unit="", operator="mean")
+    check = Check.of("r", wide, ">", threshold)
+    assert check.met is None and check.n_needed in (100, 101)  # round-off
+    assert check.sentence.endswith(f"undecided against > {threshold}; at this spread n = {check.n_needed} would decide")
+
+
+def test_no_number_of_units_is_promised_where_none_follows():
+    on_it = Measurement(value=0.5, interval=(0.3, 0.7), n=25, null=None, unit="", operator="mean")
+    assert Check.of("r", on_it, ">", 0.5).n_needed is None
+    assert Check.of("r", on_it, ">", 0.1).n_needed is None  # decided
+    assert Check.of("r", 0.5, ">", 0.1).n_needed is None  # no interval

@@ -15,7 +15,7 @@ ROW = {
     "statement": "The tail predicts the rank.",
     "paper": "papers/tail",
     "published": "validated",
-    "verdict": "open",
+    "verdict": "inconclusive",
     "notebook": "notebooks/claims/tail.ipynb",
     "rule": "Holds where r is at least 0.5.",
     "controls": ["a random matrix"],
@@ -74,7 +74,7 @@ def test_a_register_shows_its_rules_and_escapes_what_it_shows(tmp_path):
     register = load_claims(write(tmp_path, {**ROW, "statement": "<b>bold</b>"}))
     assert "at least 0.5" in register.to_text() and "a random matrix" in register.to_html()
     assert "&lt;b&gt;bold" in register.to_html() and "<b>bold" not in register.to_html()
-    assert Register.from_json(register.to_json()) == register and repr(register) == "Register(1 claims: 1 open)"
+    assert Register.from_json(register.to_json()) == register and repr(register) == "Register(1 claims: 1 inconclusive)"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,10 @@ def test_a_register_shows_its_rules_and_escapes_what_it_shows(tmp_path):
     [
         ({"id": "Tail Rank"}, "the id is 'Tail Rank'; allowed are small letters"),
         ({"id": "a/b/c"}, "the id is 'a/b/c'"),
-        ({"verdict": "proven"}, "the field 'verdict' is 'proven'; allowed are holds, partly, refuted, open"),
+        (
+            {"verdict": "proven"},
+            "the field 'verdict' is 'proven'; allowed are holds, holds by construction, partly, ",
+        ),
         ({"published": "sure"}, "the field 'published' is 'sure'; allowed are proven"),
         ({"rule": " "}, "the field 'rule' is empty; allowed is a sentence: write it before the run"),
         ({"statement": ""}, "the field 'statement' is empty"),

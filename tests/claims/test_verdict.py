@@ -17,7 +17,7 @@ from geonb.claims.verdict import decide
 from geonb.errors import ClaimError, GeonbError, InputError
 
 
-def claim(name="tail", verdict="open"):
+def claim(name="tail", verdict="inconclusive"):
     return Claim(
         id=name, statement="The tail <predicts>.", paper="papers/tail", published="validated", verdict=verdict,
         notebook="notebooks/claims/tail.ipynb", rule="Holds where r is at least 0.5.", controls=("noise",),
@@ -48,17 +48,21 @@ def unknown(use, part=""):
         ([met("machinery"), met("evidence")], "machinery only"),
         ([met("holds")], "holds"),
         ([met("holds"), met("holds"), unmet("refuted")], "holds"),
+        ([met("construction"), met("construction")], "holds by construction"),
+        ([met("construction"), met("holds")], "holds"),
+        ([unmet("construction")], "fails"),
+        ([unknown("construction")], "inconclusive"),
         ([met("holds"), unmet("holds"), unmet("refuted")], "partly"),
-        ([unmet("holds")], "refuted"),
-        ([met("holds"), met("refuted")], "refuted"),
-        ([unknown("holds"), met("refuted")], "refuted"),
-        ([met("holds"), unknown("holds")], "open"),
-        ([met("holds"), unknown("refuted")], "open"),
-        ([met("holds"), unmet("evidence")], "open"),
-        ([met("holds"), unknown("evidence")], "open"),
-        ([unmet("holds"), met("refuted"), unmet("evidence")], "open"),
-        ([met("holds"), unmet("machinery")], "open"),
-        ([met("holds"), unknown("machinery")], "open"),
+        ([unmet("holds")], "fails"),
+        ([met("holds"), met("refuted")], "fails"),
+        ([unknown("holds"), met("refuted")], "fails"),
+        ([met("holds"), unknown("holds")], "inconclusive"),
+        ([met("holds"), unknown("refuted")], "inconclusive"),
+        ([met("holds"), unmet("evidence")], "inconclusive"),
+        ([met("holds"), unknown("evidence")], "inconclusive"),
+        ([unmet("holds"), met("refuted"), unmet("evidence")], "inconclusive"),
+        ([met("holds"), unmet("machinery")], "inconclusive"),
+        ([met("holds"), unknown("machinery")], "inconclusive"),
     ],
 )
 def test_the_rule_in_its_order(checks, decision):
@@ -71,20 +75,20 @@ def test_the_rule_in_its_order(checks, decision):
     ("registered", "checks", "passes"),
     [
         # a refuted claim passes when its refutation reproduces, and only then
-        ("refuted", [unmet("holds")], True),
-        ("refuted", [met("holds")], False),
+        ("fails", [unmet("holds")], True),
+        ("fails", [met("holds")], False),
         ("holds", [met("holds")], True),
         ("holds", [unmet("holds")], False),
         ("holds", [unmet("holds"), unmet("refuted")], False),
         ("partly", [unmet("holds"), unmet("refuted")], True),
-        ("open", [met("holds")], True),
-        ("open", [unmet("holds")], True),
-        ("open", [unmet("holds"), unmet("evidence")], True),
+        ("inconclusive", [met("holds")], True),
+        ("inconclusive", [unmet("holds")], True),
+        ("inconclusive", [unmet("holds"), unmet("evidence")], True),
         # what the register says is decided must be decided again
         ("holds", [met("holds"), unmet("evidence")], False),
         ("holds", [unknown("holds")], False),
-        ("open", [met("machinery")], False),
-        ("open", [met("holds"), unmet("machinery")], False),
+        ("inconclusive", [met("machinery")], False),
+        ("inconclusive", [met("holds"), unmet("machinery")], False),
         ("holds", [met("holds"), unknown("machinery")], False),
     ],
 )
@@ -93,7 +97,7 @@ def test_a_full_run_fails_where_it_contradicts_the_register(registered, checks, 
     assert result.passed is passes and bool(result.problems) is not passes
 
 
-@pytest.mark.parametrize("registered", ["holds", "refuted", "partly", "open"])
+@pytest.mark.parametrize("registered", ["holds", "fails", "partly", "inconclusive"])
 def test_a_smoke_run_may_leave_open_what_the_register_decides_but_must_work(registered):
     known = register(claim(verdict=registered))
     assert judge("tail", [met("machinery")], profile="smoke", register=known).passed
@@ -105,9 +109,9 @@ def test_a_smoke_run_may_leave_open_what_the_register_decides_but_must_work(regi
 def test_parts_are_judged_apart_and_one_that_fails_fails_the_run():
     known = register(claim("tail/fit", "holds"), claim("tail/null", "holds"))
     result = judge("tail", [met("holds", "fit"), unmet("holds", "null")], register=known)
-    assert [one.decision for one in result.verdicts] == ["holds", "refuted"]
+    assert [one.decision for one in result.verdicts] == ["holds", "fails"]
     assert result.problems == (
-        "tail/null: the register says holds, this run refuted: holds unmet: 2, which is not <= 1.",
+        "tail/null: the register says holds, this run fails: holds unmet: 2, which is not <= 1.",
     )
     alone = judge("tail/fit", [met("holds")], register=known)
     assert alone.passed and [one.claim for one in alone.verdicts] == ["tail/fit"]
@@ -160,7 +164,7 @@ def test_a_result_replaces_one_of_its_own_claim_and_nothing_else(tmp_path):
     target = tmp_path / "verdict.json"
     for check in (met("holds"), unmet("holds")):
         verify("tail", [check], register=register(), output=target)
-    assert ClaimResult.load(target).verdicts[0].decision == "refuted"
+    assert ClaimResult.load(target).verdicts[0].decision == "fails"
     with pytest.raises(InputError, match="is there and holds no result of other"):
         verify("other", [met("holds")], register=register(claim("other")), output=target)
     own = tmp_path / "notes.txt"
@@ -198,7 +202,7 @@ def executed(folder, r, verdict):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("r", "decision", "passes"), [(0.7, "holds", True), (0.2, "refuted", False)])
+@pytest.mark.parametrize(("r", "decision", "passes"), [(0.7, "holds", True), (0.2, "fails", False)])
 def test_a_runner_finds_the_result_in_the_executed_notebook_also_where_it_failed(tmp_path, r, decision, passes):
     target, error = executed(tmp_path, r, verdict="holds")
     result = result_of(target)

@@ -63,12 +63,12 @@ def test_every_part_holds_where_the_arm_is_better_everywhere():
 
 def test_while_runs_are_lacking_nothing_but_the_bound_is_decided():
     found = decisions(GOOD, lacking=1)
-    assert found.pop("bound") == "holds" and set(found.values()) == {"open"}
+    assert found.pop("bound") == "holds" and set(found.values()) == {"inconclusive"}
 
 
 def test_what_has_fewer_than_three_seeds_can_neither_win_nor_lose():
     found = decisions(rows(*cell("kjv"), *cell("names", seeds=2)))
-    assert found["fit"] == found["worst-case"] == "open" and found["retention"] == "holds"
+    assert found["fit"] == found["worst-case"] == "inconclusive" and found["retention"] == "holds"
 
 
 def test_one_lost_cell_makes_the_fit_partly_true_and_more_losses_than_wins_refute_it():
@@ -78,10 +78,10 @@ def test_one_lost_cell_makes_the_fit_partly_true_and_more_losses_than_wins_refut
     assert found["fit"] == found["worst-case"] == "partly"
     more = cell("modules", three=3.3, strict=3.4, wide=3.5)
     found = decisions(rows(*cell("kjv", three=2.2), *lost, *more))
-    assert found["fit"] == found["worst-case"] == "refuted"
+    assert found["fit"] == found["worst-case"] == "fails"
 
 
-def test_a_mean_between_the_two_thresholds_is_partly_and_one_above_one_is_refuted():
+def test_a_mean_between_the_two_thresholds_is_partly_and_one_above_one_fails():
     assert decisions(rows(*cell("kjv", three=2.9, wide=3.0), *cell("names", three=2.9, wide=3.0)))["fit"] == "partly"
     # no cell is a loss: the interval of such noisy seeds holds zero
     noisy = [
@@ -91,7 +91,7 @@ def test_a_mean_between_the_two_thresholds_is_partly_and_one_above_one_is_refute
         for row in cell("kjv", three=3.05, strict=3.1, wide=3.2)
     ]
     found = decisions(rows(*noisy))
-    assert found["fit"] == "refuted" and found["worst-case"] == "holds"
+    assert found["fit"] == "fails" and found["worst-case"] == "holds"
 
 
 def test_a_run_of_the_arm_that_diverged_is_counted_although_its_cell_has_no_ratio():
@@ -101,28 +101,28 @@ def test_a_run_of_the_arm_that_diverged_is_counted_although_its_cell_has_no_rati
 
 def test_more_than_half_of_the_rivals_damage_in_one_cell_refutes_retention():
     assert decisions(rows(*cell("kjv"), *cell("names", kept=3.39)))["retention"] == "holds"
-    assert decisions(rows(*cell("kjv"), *cell("names", kept=3.41)))["retention"] == "refuted"
+    assert decisions(rows(*cell("kjv"), *cell("names", kept=3.41)))["retention"] == "fails"
 
 
 def test_one_cell_on_or_above_a_scaled_rival_refutes_the_frontier_and_one_out_of_reach_leaves_it_open():
     # from (0.15, 2.0) to (0.8, 3.0) the chord is at 2.08 where the arm, with 2.7, stands at 0.2
     beaten = cell("names", frontier=((0.5, 2.0, 3.15),))
-    assert decisions(rows(*cell("kjv"), *beaten))["frontier"] == "refuted"
+    assert decisions(rows(*cell("kjv"), *beaten))["frontier"] == "fails"
     out_of_reach = cell("names", kept=3.9)
-    assert decisions(rows(*cell("kjv"), *out_of_reach))["frontier"] == "open"
+    assert decisions(rows(*cell("kjv"), *out_of_reach))["frontier"] == "inconclusive"
 
 
 def test_the_radius_is_chosen_on_looked_at_cells_and_tested_on_the_others():
     chosen_here, better_there = cell("kjv", three=2.7, wide=2.8), cell("names", three=2.8, wide=2.7)
     found = rows(*chosen_here, *better_there)
-    assert default_arm(found) == THREE.key and decisions(found)["regret"] == "refuted"
+    assert default_arm(found) == THREE.key and decisions(found)["regret"] == "fails"
     # without a cell that tests it nothing was measured
-    assert decisions(rows(*chosen_here))["regret"] == "open"
+    assert decisions(rows(*chosen_here))["regret"] == "inconclusive"
 
 
 def test_a_matrix_that_left_its_ball_refutes_the_bound_under_whatever_condition():
     over = row_of(job(OPEN, domain="kjv", loss_scale=1000.0), 3.0, over_budget=1.001)
-    assert decisions(GOOD | rows(over))["bound"] == "refuted"
+    assert decisions(GOOD | rows(over))["bound"] == "fails"
     within = dataclasses.replace(over, over_budget=1.00005)
     assert decisions(GOOD | rows(within))["bound"] == "holds"
     # what promises no bound is not held to it
@@ -149,6 +149,6 @@ def test_the_runs_that_are_lacking_are_those_that_decide():
 
 def test_without_a_run_of_the_arm_there_is_nothing_to_judge():
     found = decisions({})
-    assert set(found.values()) == {"open"}
+    assert set(found.values()) == {"inconclusive"}
     with pytest.raises(InputError, match="the arm 'frank-wolfe' was given; the rows have none of geonb"):
         rule_checks(rows(row_of(job(RIVALS[0]), 3.0)))
