@@ -25,12 +25,12 @@ def over_seeds(
     """
     from scipy.stats import t
 
-    values = _finite(values, "values")
-    n = len(values)
+    sample = _finite(values, "values")
+    n = len(sample)
     half = np.inf
     if n > 1:
-        half = float(t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
-    mean = float(values.mean())
+        half = float(t.ppf((1 + confidence) / 2, n - 1) * sample.std(ddof=1) / np.sqrt(n))
+    mean = float(sample.mean())
     return Measurement(
         value=mean, interval=(mean - half, mean + half), n=n, null=null, unit=unit, operator=f"{operator}; Student"
     )
@@ -81,7 +81,10 @@ def correlation(
             order[one] = rng.permutation(one)
         chance[place] = abs(_r(first, second[order], method))
     tail = 50 * (1 - confidence)
-    interval = None if np.isnan(drawn).all() else tuple(np.nanpercentile(drawn, [tail, 100 - tail]).tolist())
+    interval = None
+    if not np.isnan(drawn).all():
+        low, high = np.nanpercentile(drawn, [tail, 100 - tail])
+        interval = (float(low), float(high))
     what = "" if groups is None else f", {len(members)} groups"
     return Measurement(
         value=_r(first, second, method),
