@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from geonb.claims.checks import EVIDENCE, HOLDS, REFUTED, Check
 from geonb.workbench.benchmark.arm import OPEN
-from geonb.workbench.benchmark.cells import is_tuned_lora
+from geonb.workbench.benchmark.cells import CellResult, is_tuned_lora
 from geonb.workbench.benchmark.design import SEEDS, ZERO_KNOB_ARMS
 from geonb.workbench.benchmark.job import Row
 from geonb.workbench.benchmark.queue import pending
@@ -35,20 +35,23 @@ def runs_lacking(rows: Mapping[str, Row]) -> int:
 def rule_checks(rows: Mapping[str, Row], *, lacking: int | None = None) -> tuple[Check, ...]:
     """The pre-registered rule, for every part of the claim `zero-knob`; `lacking` is by default `runs_lacking(rows)`.
 
-    While runs are lacking every part but the bound stays open: the bound speaks of each run by itself, under whatever
-    condition. Raises `InputError` where the rows hold no plain run of geonb's arm at R = sigma_max.
+    While runs are lacking the parts stay open, but for the bound, which speaks of each run by itself, under whatever
+    condition, and for retention and frontier where a cell of three seeds breaks them: they speak of every cell, and no
+    further run can mend a counterexample. Raises `InputError` where the rows hold no plain run of geonb's arm at R = sigma_max.
     """
     if lacking is None:
         lacking = runs_lacking(rows)
     every, rows = rows, plain_rows(rows)
     arm = default_arm(rows)
     found = results(rows, arm)
+    universal, broken = _retention(found)
     checks = [
         Check.of("runs that the rule lacks", lacking, "<=", 0, part=part, decides=EVIDENCE)
         for part in ("fit", "worst-case", "retention", "frontier", "regret")
+        if part not in broken
     ]
     checks += _fit(found, sum(row.job.arm.key == arm and row.validation is None for row in rows.values()))
-    checks += _retention(found)
+    checks += universal
     checks += _regret(found)
     checks += _bound(every)
     return tuple(checks)
@@ -75,27 +78,34 @@ def _fit(found: ZeroKnobResults, diverged: int) -> list[Check]:
     return checks
 
 
-def _retention(found: ZeroKnobResults) -> list[Check]:
-    checks = []
-    for part, name, bad, unmeasured in (
-        (
-            "retention",
-            "cells with more than half of the rival's rise",
-            sum(one.damage is not None and one.damage > 0.5 for one in found.cells),
-            sum(one.damage is None for one in found.cells),
-        ),
-        (
-            "frontier",
-            "cells not below every scaled rival",
-            sum(one.frontier is not None and one.frontier >= 0 for one in found.cells),
-            sum(one.frontier is None for one in found.cells),
-        ),
+def _retention(found: ZeroKnobResults) -> tuple[list[Check], set[str]]:
+    """The checks of the two parts that speak of every cell, and which of them has a counterexample of three seeds."""
+    checks, broken = [], set()
+    for part, name, is_bad, is_measured in (
+        ("retention", "cells with more than half of the rival's rise", _forgets, lambda one: one.damage is not None),
+        ("frontier", "cells not below every scaled rival", _is_behind, lambda one: one.frontier is not None),
     ):
+        bad = [one for one in found.cells if is_bad(one)]
+        if any(one.seeds >= len(SEEDS) for one in bad):
+            broken.add(part)
+            sure = sum(one.seeds >= len(SEEDS) for one in bad)
+            checks.append(Check.of(f"{name}, three seeds each", sure, ">", 0, part=part, decides=REFUTED))
+            checks.append(Check.of(name, len(bad), "<=", 0, part=part, decides=HOLDS))
+            continue
+        unmeasured = sum(not is_measured(one) for one in found.cells)
         checks += [
-            Check.of(name, bad if found.cells else None, "<=", 0, part=part, decides=HOLDS),
+            Check.of(name, len(bad) if found.cells else None, "<=", 0, part=part, decides=HOLDS),
             Check.of("cells where that cannot be said", unmeasured, "<=", 0, part=part, decides=EVIDENCE),
         ]
-    return checks
+    return checks, broken
+
+
+def _forgets(one: CellResult) -> bool:
+    return one.damage is not None and one.damage > 0.5
+
+
+def _is_behind(one: CellResult) -> bool:
+    return one.frontier is not None and one.frontier >= 0
 
 
 def _regret(found: ZeroKnobResults) -> list[Check]:

@@ -66,6 +66,14 @@ def test_while_runs_are_lacking_nothing_but_the_bound_is_decided():
     assert found.pop("bound") == "holds" and set(found.values()) == {"inconclusive"}
 
 
+def test_a_counterexample_of_three_seeds_decides_what_speaks_of_every_cell_whatever_is_lacking():
+    found = decisions(rows(*cell("kjv"), *cell("names", kept=3.41)), lacking=7)
+    assert found["retention"] == "fails" and found["fit"] == "inconclusive"
+    assert decisions(rows(*cell("kjv"), *cell("names", kept=3.41, seeds=2)), lacking=7)["retention"] == "inconclusive"
+    beaten = cell("names", frontier=((0.5, 2.0, 3.15),))
+    assert decisions(rows(*cell("kjv"), *beaten), lacking=7)["frontier"] == "fails"
+
+
 def test_what_has_fewer_than_three_seeds_can_neither_win_nor_lose():
     found = decisions(rows(*cell("kjv"), *cell("names", seeds=2)))
     assert found["fit"] == found["worst-case"] == "inconclusive" and found["retention"] == "holds"
