@@ -1,0 +1,237 @@
+"""A Llama-style language model whose q, k, v and gate matrices are functions of a coordinate theta.
+
+RMSNorm (Zhang and Sennrich 2019), rotary positions (Su et al. 2021), grouped queries (Ainslie et al. 2023), SwiGLU (Shazeer
+2020); modulation by `ModulatedLinear`. Three modes of theta in one code path: `token` (theta_t from tokens <= t, the default),
+`sequence` (one for the whole text) and `segment` (one a segment, by an index).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from geonb.coordinates.cache import KeyValueCache
+from geonb.coordinates.configuration import TARGETS, Configuration
+from geonb.coordinates.modulated_linear import ModulatedLinear
+from geonb.coordinates.phases import Directions, weights_of
+from geonb.coordinates.predictor import Predictor, running_mean
+from geonb.errors import InputError
+
+MODES = ("token", "sequence", "segment")
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a forward pass gives: logits (batch, tokens, vocabulary) and the theta of each slot (batch, slots, coordinates)."""
+
+    logits: Tensor
+    theta: Tensor | None
+    phases: list[Tensor]  # per layer (batch, slots, pairs)
+
+
+class Block(nn.Module):
+    """The matrices of one block; norms and modulation belong to the layer that uses it."""
+
+    def __init__(self, sizes: Configuration, generator: torch.Generator) -> None:
+        super().__init__()
+        heads, width = sizes.heads * sizes.head_width, sizes.width
+        made = {name: _linear(a, b, generator) for name, (a, b) in sizes.shapes.items()}
+        self.q, self.k, self.v, self.gate = (made[name] for name in TARGETS)
+        # residual branches start small, so that depth does not blow the stream up (Radford et al. 2019)
+        self.o = _linear(heads, width, generator, scale=(2 * sizes.layers) ** -0.5)
+        self.up = _linear(width, sizes.feed_forward, generator)
+        self.down = _linear(sizes.feed_forward, width, generator, scale=(2 * sizes.layers) ** -0.5)
+
+
+class Layer(nn.Module):
+    """One use of a block: attention and SwiGLU under the weights phi(theta) of this layer's directions."""
+
+    block: Block
+
+    def __init__(self, sizes: Configuration, block: Block, generator: torch.Generator) -> None:
+        super().__init__()
+        self.sizes = sizes
+        # the block may be another layer's too, and is registered by the model
+        object.__setattr__(self, "block", block)
+        self.attention_norm = nn.RMSNorm(sizes.width, eps=sizes.norm_epsilon)
+        self.feed_forward_norm = nn.RMSNorm(sizes.width, eps=sizes.norm_epsilon)
+        self.directions = Directions(
+            sizes.pairs, sizes.coordinates, scale=sizes.direction_scale, generator=generator
+        )  # fmt: skip
+        self.changes: dict[str, ModulatedLinear] = {}
+        for name in TARGETS:
+            linear = ModulatedLinear(
+                getattr(block, name),
+                2 * sizes.pairs,
+                sizes.rank,
+                budget=sizes.budget,
+                factors=sizes.factors,
+                generator=generator,
+            )
+            del linear.base
+            object.__setattr__(linear, "base", getattr(block, name))
+            self.changes[name] = linear
+        self.modulated = nn.ModuleDict(self.changes)
+
+    def forward(
+        self,
+        x: Tensor,
+        weights: Tensor | None,
+        slots: Tensor | None,
+        rotation: tuple[Tensor, Tensor],
+        cache,
+        number: int,
+    ) -> Tensor:
+        sizes, normed = self.sizes, self.attention_norm(x)
+        q, k, v = (_heads(self.changes[name](normed, weights, slots), sizes.head_width) for name in TARGETS[:3])
+        q, k = rotate(q, rotation), rotate(k, rotation)
+        if cache is not None:
+            k, v = cache.extend(number, k, v)
+        tokens, seen = q.shape[2], k.shape[2]
+        mask = None
+        if tokens > 1 and seen > tokens:
+            mask = torch.ones(tokens, seen, dtype=torch.bool, device=x.device).tril(seen - tokens)
+        mixed = functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None and tokens > 1, enable_gqa=True
+        )
+        x = x + self.block.o(mixed.transpose(1, 2).flatten(2))
+        normed = self.feed_forward_norm(x)
+        gate = self.changes["gate"](normed, weights, slots)
+        return x + self.block.down(functional.silu(gate) * self.block.up(normed))
+
+
+class CoordinateModel(nn.Module):
+    """The whole model; `forward(tokens)` reads (batch, tokens) and gives a `Reading`.
+
+    >>> from geonb.coordinates.configuration import preset
+    >>> model = CoordinateModel(preset("tiny"), seed=0)
+    >>> model(torch.tensor([[1, 2, 3]])).logits.shape
+    torch.Size([1, 3, 512])
+    """
+
+    def __init__(self, sizes: Configuration, *, seed: int = 0) -> None:
+        super().__init__()
+        self.sizes = sizes
+        generator = torch.Generator().manual_seed(seed)
+        self.embedding = nn.Embedding(sizes.vocabulary, sizes.width)
+        nn.init.normal_(self.embedding.weight, std=0.02, generator=generator)
+        blocks = [Block(sizes, generator) for _ in range(sizes.distinct_blocks)]
+        uses = sizes.layers // sizes.distinct_blocks
+        self.uses = [Layer(sizes, blocks[number // uses], generator) for number in range(sizes.layers)]
+        # the lists are what the checkpoint knows; `uses` is the same layers with their type
+        self.blocks, self.layers = nn.ModuleList(blocks), nn.ModuleList(self.uses)
+        self.norm = nn.RMSNorm(sizes.width, eps=sizes.norm_epsilon)
+        self.predictor = Predictor(sizes.width, sizes.predictor_width, sizes.coordinates, generator)
+        self.output = None if sizes.tied else _linear(sizes.width, sizes.vocabulary, generator)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        theta: Tensor | None = None,
+        phases: list[Tensor] | None = None,
+        mode: str = "token",
+        slots: Tensor | None = None,
+        modulate: bool = True,
+        cache: KeyValueCache | None = None,
+    ) -> Reading:
+        """Read `tokens` (batch, tokens); theta is predicted unless given, as (batch, slots, coordinates), or as `phases`.
+
+        In mode `token` there is a slot a token; in `sequence` one, predicted from the last token's prefix; in `segment` `slots`
+        (batch, tokens) names the slot of each token. `modulate=False` is the base model alone. Raises `InputError` for an
+        unknown mode, tokens beyond the context or the vocabulary, and a cache that is not valid here.
+        """
+        self._check(tokens, mode, slots, theta, phases, cache)
+        x = self.embedding(tokens)
+        start = cache.tokens if cache is not None else 0
+        every: list[Tensor] = []
+        if modulate and phases is not None:
+            every = phases
+        elif modulate:
+            theta = self.predict(x, mode, cache) if theta is None else theta
+            every = [layer.directions.phases(theta) for layer in self.uses]
+        if cache is not None:
+            cache.check(mode, every or None)
+        rotation = rotations(tokens.shape[1], start, self.sizes, x)
+        for number, layer in enumerate(self.uses):
+            weights = weights_of(every[number]) if modulate else None
+            x = layer(x, weights, slots, rotation, cache, number)
+        if cache is not None:
+            cache.tokens += tokens.shape[1]
+        x = self.norm(x)
+        logits = functional.linear(x, self.embedding.weight) if self.output is None else self.output(x)
+        return Reading(logits=logits, theta=theta, phases=every)
+
+    def predict(self, embedded: Tensor, mode: str, cache: KeyValueCache | None = None) -> Tensor:
+        """theta of each slot from the embeddings (batch, tokens, width): a slot a token, or the last token's alone."""
+        mean, total = running_mean(embedded, cache.total if cache else None, cache.tokens if cache else 0)
+        if cache is not None:
+            cache.total = total
+        return self.predictor(mean if mode == "token" else mean[:, -1:])
+
+    def effective_dimensions(self) -> int:
+        """How many dimensions of theta do anything: the rank of all layers' directions together."""
+        stacked = torch.cat([layer.directions.directions for layer in self.uses])
+        return int(torch.linalg.matrix_rank(stacked.detach().double()))
+
+    def components(self) -> dict[str, int]:
+        """The parameters of each component, counted on the built modules."""
+        groups = {"embedding": [self.embedding], "predictor": [self.predictor], "output": [self.output]}
+        counted = {
+            name: sum(p.numel() for m in group if m is not None for p in m.parameters())
+            for name, group in groups.items()
+        }
+        modulation = sum(
+            p.numel() for layer in self.uses for part in (layer.directions, layer.modulated) for p in part.parameters()
+        )
+        whole = sum(p.numel() for p in self.parameters())
+        base = whole - modulation - sum(counted.values())
+        order = ("embedding", "base", "modulation", "predictor", "output")
+        return {name: {**counted, "base": base, "modulation": modulation}[name] for name in order}
+
+    def _check(self, tokens, mode, slots, theta, phases, cache) -> None:
+        if mode not in MODES:
+            raise InputError(f"the mode {mode!r} was given; allowed are {', '.join(MODES)}.")
+        if tokens.dim() != 2 or not tokens.shape[1]:
+            raise InputError(
+                f"tokens of shape {tuple(tokens.shape)} were given; allowed is (batch, tokens), at least one."
+            )
+        end = tokens.shape[1] + (cache.tokens if cache is not None else 0)
+        if end > self.sizes.context:
+            raise InputError(
+                f"{end} tokens were given; the context of {self.sizes.name} is {self.sizes.context}: cut the text."
+            )
+        if int(tokens.max()) >= self.sizes.vocabulary or int(tokens.min()) < 0:
+            raise InputError(f"a token is {int(tokens.max())}; allowed are 0 to {self.sizes.vocabulary - 1}.")
+        if mode == "segment" and (slots is None or (theta is None and phases is None)):
+            raise InputError(
+                "mode segment was given no slots or no theta; it needs both: which slot a token has, and theirs."
+            )
+
+
+def rotations(tokens: int, start: int, sizes: Configuration, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (tokens, head width / 2) of the positions start, start + 1, ..."""
+    half = sizes.head_width // 2
+    rates = sizes.rope_base ** (-torch.arange(half, device=like.device, dtype=torch.float32) / half)
+    angles = torch.arange(start, start + tokens, device=like.device, dtype=torch.float32)[:, None] * rates
+    return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
+
+
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn the pairs (i, i + half) of (batch, heads, tokens, head width) by their position's angles."""
+    cosine, sine = rotation
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+
+
+def _heads(x: Tensor, width: int) -> Tensor:
+    return x.unflatten(-1, (-1, width)).transpose(1, 2)
+
+
+def _linear(inputs: int, outputs: int, generator: torch.Generator, *, scale: float = 1.0) -> nn.Linear:
+    linear = nn.Linear(inputs, outputs, bias=False)
+    nn.init.normal_(linear.weight, std=0.02 * scale, generator=generator)
+    return linear

@@ -1,0 +1,214 @@
+"""One linear map whose change is a weighted sum of small cores between shared factors: LoRA, mixtures of them, coordinates.
+
+    y = W x + U M (V^T x),   M = sum_j w_j G_j in R^{r x r}
+
+With one core and weight 1 it is a LoRA (B = U G, A = V^T), with weights of a softmax a mixture of LoRAs, with
+w = (cos C theta, sin C theta) the published W_eff(theta) = W + sum_i cos(c_i theta) U_i V_i^T + sin(c_i theta) P_i Q_i^T with
+U_i = U G_i, V_i = Q_i = V, P_i = U G_(m+i). The literal form with factors of their own for every i is `IndependentFactors`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class SharedFactors(nn.Module):
+    """U (out, r), V (in, r) and the cores G (weights, r, r); G starts at zero, so the change is zero at step 0."""
+
+    def __init__(self, inputs: int, outputs: int, weights: int, rank: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.left = nn.Parameter(_orthonormal(outputs, rank, generator))
+        self.right = nn.Parameter(_orthonormal(inputs, rank, generator))
+        self.cores = nn.Parameter(torch.zeros(weights, rank, rank))
+
+    def core(self, weights: Tensor) -> Tensor:
+        """M(w): (..., weights) -> (..., r, r)."""
+        count, rank, _ = self.cores.shape
+        return (weights @ self.cores.reshape(count, -1)).unflatten(-1, (rank, rank))
+
+    def triangles(self) -> tuple[Tensor, Tensor]:
+        """R_u and R_v (r, r) of U = Q_u R_u and V = Q_v R_v: U M V^T has the singular values of R_u M R_v^T."""
+        return torch.linalg.qr(self.left).R, torch.linalg.qr(self.right).R
+
+    def small(self, core: Tensor) -> Tensor:
+        """R_u M R_v^T: (..., r, r) of the same singular values as U M V^T."""
+        left, right = self.triangles()
+        return left @ core @ right.mT
+
+    def change(self, x: Tensor, core: Tensor) -> Tensor:
+        """U M V^T x; `core` is (batch, 1 or tokens, r, r)."""
+        inner = (core @ (x @ self.right).unsqueeze(-1)).squeeze(-1)
+        return inner @ self.left.T
+
+    def dense(self, weights: Tensor) -> Tensor:
+        """dW for weights (...,): (..., out, in); for tests, export and small models."""
+        return self.left @ self.core(weights) @ self.right.T
+
+
+class IndependentFactors(nn.Module):
+    """U_j (out, r) and V_j (in, r) for every weight: the published form, exact without ever forming a weight matrix."""
+
+    def __init__(self, inputs: int, outputs: int, weights: int, rank: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.rank = rank
+        self.left = nn.Parameter(torch.zeros(outputs, weights * rank))
+        self.right = nn.Parameter(torch.randn(inputs, weights * rank, generator=generator) / inputs**0.5)
+
+    def change(self, x: Tensor, weights: Tensor) -> Tensor:
+        """U_cat (w repeated r times x V_cat^T x); `weights` is (batch, 1 or tokens, weights)."""
+        spread = weights.repeat_interleave(self.rank, dim=-1)
+        return (spread * (x @ self.right)) @ self.left.T
+
+    def dense(self, weights: Tensor) -> Tensor:
+        """dW for weights (...,): (..., out, in)."""
+        spread = weights.repeat_interleave(self.rank, dim=-1)
+        return (self.left * spread.unsqueeze(-2)) @ self.right.T
+
+
+class ModulatedLinear(nn.Module):
+    """y = W x + dW(w) x with ||dW(w)||_2 <= budget ||W||_2 for every w.
+
+    The bound is kept at run time: M is scaled by min(1, beta/||U M V^T||_2), exactly, through the r x r core. A
+    cheap bound for all w (`certified_bound`) says when no scaling can be needed, and one for each w (a Schatten norm) which of
+    them need the exact norm. ||W||_2 is bounded from below by power iteration that goes on from its last vector, so beta is
+    never too large. Literal factors have no small core: theirs is bounded by norms of the stacked factors.
+    """
+
+    base: nn.Linear
+    factors: SharedFactors | IndependentFactors
+    probe: Tensor
+
+    def __init__(
+        self,
+        base: nn.Linear,
+        weights: int,
+        rank: int,
+        *,
+        budget: float,
+        factors: str = "shared",
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.base = base
+        kind = SharedFactors if factors == "shared" else IndependentFactors
+        self.factors = kind(base.in_features, base.out_features, weights, rank, generator)
+        self.budget = budget
+        self._known: dict[str, tuple] = {}
+        probe = torch.randn(base.in_features, generator=generator)
+        self.register_buffer("probe", probe / probe.norm(), persistent=False)
+
+    def forward(self, x: Tensor, weights: Tensor | None, slots: Tensor | None = None) -> Tensor:
+        """(batch, tokens, in) -> (batch, tokens, out) under weights (batch, slots, count); `slots` (batch, tokens) says which.
+
+        Without `slots` there is one slot for the sequence, or one a token; without `weights` the change is left out.
+        """
+        y = self.base(x)
+        if weights is None:
+            return y
+        if isinstance(self.factors, IndependentFactors):
+            return y + self.factors.change(x, _placed(weights * self._static_scale(), slots))
+        core = self.bounded_core(weights)
+        return y + self.factors.change(x, _placed(core, slots))
+
+    def bounded_core(self, weights: Tensor) -> Tensor:
+        """M(w) within the budget: (..., count) -> (..., r, r)."""
+        assert isinstance(self.factors, SharedFactors)
+        core = self.factors.core(weights)
+        with torch.no_grad():
+            beta = self.allowed()
+            if self.certified_bound() <= beta:
+                return core
+            left, right = self._once("triangles", (self.factors.left, self.factors.right), self.factors.triangles)
+            small = (left @ core @ right.mT).float()
+            scale = torch.ones(small.shape[:-2], device=small.device)
+            suspect = _schatten(small) > beta
+            exact = torch.linalg.matrix_norm(small[suspect], ord=2)
+            scale[suspect] = (beta / exact.clamp_min(1e-30)).clamp_max(1.0)
+        return core * scale[..., None, None].to(core.dtype)
+
+    def _once(self, name: str, tensors: tuple[Tensor, ...], compute):
+        """`compute()`, again only when one of the tensors has changed: each step of training, never while reading."""
+        version = tuple((id(tensor), tensor._version) for tensor in tensors)
+        if self._known.get(name, (None, None))[0] != version:
+            self._known[name] = (version, compute())
+        return self._known[name][1]
+
+    def allowed(self) -> float:
+        """beta = budget x a lower bound of ||W||_2, three steps of power iteration further whenever W has changed."""
+        return self._once("allowed", (self.base.weight,), self._allowed)
+
+    def certified_bound(self) -> float:
+        """An upper bound of ||dW(w)||_2 over all w of norm sqrt(count / 2), which trigonometric weights have.
+
+        sqrt(m) min(||[M_1 ... M_2m]||_2, ||[M_1; ...; M_2m]||_2) of the small cores; for literal factors the product
+        ||U_cat||_2 ||V_cat||_2, whose weights are at most 1.
+        """
+        return self._once("bound", tuple(self.factors.parameters()), self._certified_bound)
+
+    @torch.no_grad()
+    def _allowed(self) -> float:
+        weight = self.base.weight.float()
+        norm = weight.new_zeros(())
+        probe = self.probe.to(weight)
+        for _ in range(3):
+            image = weight @ probe
+            norm = image.norm()
+            back = weight.T @ image
+            probe = back / back.norm().clamp_min(1e-30)
+        self.probe.copy_(probe)
+        return float(self.budget * norm)
+
+    @torch.no_grad()
+    def _certified_bound(self) -> float:
+        if isinstance(self.factors, IndependentFactors):
+            left, right = self.factors.left.float(), self.factors.right.float()
+            return float(torch.linalg.matrix_norm(left, ord=2) * torch.linalg.matrix_norm(right, ord=2))
+        small = self.factors.small(self.factors.cores).float()
+        wide = torch.einsum("jab,jcb->ac", small, small)
+        tall = torch.einsum("jab,jac->bc", small, small)
+        least = min(float(torch.linalg.eigvalsh(gram)[-1].clamp_min(0)) for gram in (wide, tall))
+        # the Gram's rounding, upwards
+        return (least * (len(small) / 2)) ** 0.5 * (1 + 1e-5)
+
+    def _static_scale(self) -> float:
+        bound = self.certified_bound()
+        return min(1.0, self.allowed() / bound) if bound > 0 else 1.0
+
+    def dense_change(self, weights: Tensor) -> Tensor:
+        """dW(w) as the forward pass applies it: (..., count) -> (..., out, in)."""
+        if isinstance(self.factors, IndependentFactors):
+            return self.factors.dense(weights) * self._static_scale()
+        return self.factors.left @ self.bounded_core(weights) @ self.factors.right.T
+
+
+def constant_weights(batch: int, device: torch.device | None = None) -> Tensor:
+    """The weights of a plain LoRA: one core, weight 1."""
+    return torch.ones(batch, 1, 1, device=device)
+
+
+def soft_weights(scores: Tensor) -> Tensor:
+    """The weights of a mixture of LoRAs: softmax over cores of scores (batch, slots, count)."""
+    return functional.softmax(scores, dim=-1)
+
+
+def _placed(values: Tensor, slots: Tensor | None) -> Tensor:
+    """The values of each token's slot; a sequence's one slot, or one a token, needs no copy."""
+    if slots is None:
+        return values
+    index = slots.reshape(*slots.shape, *(1,) * (values.dim() - 2)).expand(*slots.shape, *values.shape[2:])
+    return values.gather(1, index)
+
+
+def _schatten(matrices: Tensor) -> Tensor:
+    """(tr (M^T M)^8)^(1/16): at least the spectral norm, at most r^(1/16) of it."""
+    scale = torch.linalg.matrix_norm(matrices).clamp_min(1e-30)
+    gram = matrices.mT @ matrices / scale[..., None, None] ** 2
+    for _ in range(2):
+        gram = gram @ gram
+    return scale * (gram * gram).sum(dim=(-2, -1)) ** (1 / 16)
+
+
+def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    return torch.linalg.qr(torch.randn(rows, columns, generator=generator)).Q.contiguous()
