@@ -12,8 +12,6 @@ import numpy as np
 from geonb.errors import InputError
 
 _Z95 = 1.959963984540054
-# squared distances of this share of the points' squared norms are round-off of the expanded product
-_COINCIDENT = 1e-13
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ def nearest_neighbours(points, k: int) -> Neighbours:
         )
     if not np.isfinite(cloud).all():
         raise InputError(f"a cloud of shape {cloud.shape} holds NaN or infinity: check how it was collected.")
-    # neighbours are found in the subspace that the rows span: an isometry, and cheaper where n < d
+    # a large common mean would eat the digits of the expanded square
     centred = cloud - cloud.mean(0)
     k = min(k, len(cloud) - 1)
     distances, rows = np.empty((len(cloud), k)), np.empty((len(cloud), k), dtype=np.int64)
@@ -62,7 +60,6 @@ def nearest_neighbours(points, k: int) -> Neighbours:
         for row in range(start, stop):
             near = chosen[row - start]
             exact = np.sqrt(((centred[near] - centred[row]) ** 2).sum(1))
-            exact[exact**2 <= _COINCIDENT**2 * squares[row]] = 0.0
             order = np.argsort(exact, kind="stable")[:k]
             distances[row], rows[row] = exact[order], near[order]
     return Neighbours(distances, rows)
@@ -138,24 +135,26 @@ def gride(points, *, first: int = 1, second: int | None = None) -> Gride:
     information = len(logs) / dimension**2
     if between > 0:
         information += between * float((logs**2 * spread / (1 - spread) ** 2).sum())
-    half = _Z95 / np.sqrt(information)
+    half = _Z95 / float(np.sqrt(information))
     return Gride(dimension, (dimension - half, dimension + half), len(logs), first, second, scale)
 
 
 def _root(logs: np.ndarray, between: int, second: int) -> float:
     """Where the derivative of the log-likelihood, which falls everywhere, crosses zero."""
-    from scipy.optimize import brentq
+    from scipy.optimize import root_scalar
 
     total = float(logs.sum())
     if between == 0:
         return len(logs) / ((second - 1) * total)
 
     def slope(dimension: float) -> float:
-        return len(logs) / dimension + between * float((logs / -np.expm1(-dimension * logs)).sum()) - (second - 1) * total
+        return (
+            len(logs) / dimension + between * float((logs / -np.expm1(-dimension * logs)).sum()) - (second - 1) * total
+        )
 
     low = high = len(logs) / total
     while slope(low) < 0:
         low /= 2
     while slope(high) > 0:
         high *= 2
-    return low if low == high else float(brentq(slope, low, high, xtol=1e-12, rtol=1e-10))
+    return low if low == high else float(root_scalar(slope, bracket=(low, high), method="brentq").root)

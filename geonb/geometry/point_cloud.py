@@ -76,3 +76,24 @@ def geodesic_distortion(points, *, neighbours: int = 10) -> tuple[float, float]:
     if not joined.any():
         return float("nan"), 0.0
     return float((along[joined] / across[joined]).mean() - 1.0), float(joined.mean())
+
+
+def gaussian_twin(points, mixing) -> np.ndarray:
+    """A sample of the normal law with the mean and covariance of `points` (n, d): mean + G (X - mean) / sqrt(n - 1).
+
+    `mixing` is G: (m, n) of standard normal entries. One G for the clouds of several layers keeps their cross-covariance.
+    """
+    cloud = _cloud(points, 2)
+    mean = cloud.mean(0)
+    return mean + np.asarray(mixing, dtype=np.float64) @ (cloud - mean) / np.sqrt(len(cloud) - 1)
+
+
+def row_angles(first, second) -> np.ndarray:
+    """arccos of the cosine of each pair of rows, radians (n,); nan where a row is zero. Both: (n, d).
+
+    From the half angle, 2 atan2(||u - v||, ||u + v||) of unit rows, which keeps its digits where arccos loses half.
+    """
+    one, other = (np.asarray(each, dtype=np.float64) for each in (first, second))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one, other = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (one, other))
+    return 2 * np.arctan2(np.linalg.norm(one - other, axis=1), np.linalg.norm(one + other, axis=1))
