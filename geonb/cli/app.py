@@ -12,6 +12,8 @@ import typer
 from geonb.cli import adapter as adapter_group
 from geonb.cli import adapter_analysis
 from geonb.cli import benchmark as benchmark_group
+from geonb.cli import claims as claims_group
+from geonb.cli import coordinates as coordinates_group
 from geonb.cli import dashboard as dashboard_group
 from geonb.cli import data as data_group
 from geonb.cli import demo as demo_group
@@ -57,6 +59,8 @@ adapter_group.app.command("calibrate-baseline")(adapter_analysis.calibrate_basel
 app.add_typer(infer_group.app, name="infer")
 app.add_typer(merge_group.app, name="merge")
 app.add_typer(benchmark_group.app, name="benchmark")
+app.add_typer(claims_group.app, name="claims")
+app.add_typer(coordinates_group.app, name="coordinates")
 app.add_typer(system_group.app, name="system")
 app.command(name="spectra")(spectra_group.spectra)
 app.command(name="plan")(plan_group.plan)

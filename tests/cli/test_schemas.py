@@ -15,6 +15,7 @@ from geonb.cli.live import TrainingJob
 from geonb.cli.output import PRINTED
 from geonb.cli.schema import json_commands, records_of
 from geonb.errors import InputError
+from tests.claims.checkout import checkout, notebook, verifying
 from tests.merge.donors import perturbed
 from tests.test_record_schema import leaf_paths
 from tests.tiny import tiny_data, tiny_model, tiny_run
@@ -190,6 +191,10 @@ CASES = [
     ("merge batch", "-t", "{model}", "-s", "{donor}", "-s", "{model}", "-o", "out", "--probes", "{held_out}", *CPU),
     ("benchmark zero-knob", "--list", "--rows", "none.jsonl"),
     ("benchmark table", "--rows", "{rows}"),
+    ("claims list",),
+    ("claims ledger",),
+    pytest.param(("claims run", "made-claim"), marks=slow),
+    ("coordinates verify", "--preset", "tiny"),
     ("system status",),
     ("system probe",),
     ("system probe", "memory"),
@@ -234,6 +239,9 @@ def test_what_json_prints_holds_against_the_schema(case, work, request):
         request.getfixturevalue("named")
     elif case[0] in ("model add", "system cache"):
         request.getfixturevalue("monkeypatch").setenv("GEONB_CACHE", str(Path.cwd() / "cache"))
+    if case[0] == "claims run":
+        papers = checkout(Path.cwd(), made_claim=notebook(verifying("made-claim")))
+        request.getfixturevalue("monkeypatch").setenv("GEONB_PAPERS", str(papers))
     if "--benchmark" in case:
         import datasets
 
