@@ -6,6 +6,7 @@ from geonb import _lazy
 
 _NAMES = {
     "AdapterCard": "adapter_card",
+    "LedgerView": "ledger",
     "MassTrace": "mass_trace",
     "RunComparison": "run_comparison",
     "SpectrumExplorer": "spectrum_explorer",

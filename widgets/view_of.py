@@ -16,6 +16,7 @@ _VIEWS = {
     ("geonb.train.status", "RunStatus"): ("mass_trace", "MassTrace"),
     ("geonb.train.compare", "RunsCompared"): ("run_comparison", "RunComparison"),
     ("geonb.adapters.audit", "AdapterAudit"): ("adapter_card", "AdapterCard"),
+    ("geonb.claims.ledger", "Ledger"): ("ledger", "LedgerView"),
 }
 
 

@@ -1,4 +1,4 @@
-"""`geonb dashboard`: models, plans and runs in a browser."""
+"""`geonb dashboard`: models, plans, runs and the ledger of claims in a browser."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from geonb.errors import InputError
 
 def dashboard(
     sources: list[str] = typer.Argument(
-        ..., metavar="MODEL|RUN...", help="Models (folder, hub id, `embedded`), run folders, or folders of runs."
+        ...,
+        metavar="MODEL|RUN|BATCH...",
+        help="Models (folder, hub id, `embedded`), run folders, folders of runs, or that of a `geonb claims run`.",
     ),
     data: str | None = typer.Option(
         None, "--data", "-d", help="Derive a plan for the first MODEL on this data as well."
@@ -27,7 +29,7 @@ def dashboard(
     ),
     show: bool = typer.Option(False, "--open", help="Open a browser."),
 ) -> Any:
-    """Look at models, plans and runs in a browser: spectra, targets with what-if, live traces, comparisons.
+    """Look at models, plans, runs and claims in a browser: spectra, targets with what-if, live traces, comparisons, the ledger.
 
     Serves 127.0.0.1 only. From another machine: `ssh -L 5006:127.0.0.1:5006 HOST`, then open 127.0.0.1:5006 there.
     Training never waits for a browser: the pages read the run folders.
@@ -47,7 +49,7 @@ def dashboard(
             plan = build_plan(sources[0], data, progress=progress)
     library = Library(sources, plan=plan)
     note(
-        f"dashboard: http://127.0.0.1:{port}  (pages /model, /plan, /runs; accepts {', '.join(allowed)}; Ctrl-C ends it)"
+        f"dashboard: http://127.0.0.1:{port}  (pages /model, /plan, /runs, /ledger; accepts {', '.join(allowed)}; Ctrl-C ends it)"
     )
     dashboards.serve(library, port=port, origin=origin, password=password, show=show)
     return None

@@ -16,6 +16,7 @@ from geonb.train.events import StopEvent
 from geonb.train.status import run_status
 from geonb.widgets import displayed, show, view_of
 from tests import tiny
+from tests.ledgers import small_ledger
 
 STOP = StopEvent(step=4, reason="horizon", horizon=4, because="all were made", best_step=4, best_loss=1.0)
 
@@ -36,6 +37,7 @@ def records(run, tmp_path_factory):
         ("MassTrace", run_status(run)),
         ("RunComparison", compare_runs([run, run])),
         ("AdapterCard", audit_adapter(run / "adapter", base=model)),
+        ("LedgerView", small_ledger()),
     ]
 
 

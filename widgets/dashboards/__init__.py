@@ -1,1 +1,1 @@
-"""The dashboard: three Panel pages over models and run folders, which training never waits for."""
+"""The dashboard: Panel pages over models, run folders and the ledger of claims, which training never waits for."""

@@ -17,16 +17,19 @@ ADDRESS = "127.0.0.1"
 
 def pages(library: Library) -> dict[str, Callable[[], Any]]:
     """Every page by its path; each browser gets views of its own."""
+    from geonb.widgets.dashboards.ledger_page import ledger_page, notebook_page
     from geonb.widgets.dashboards.model_page import model_page
     from geonb.widgets.dashboards.plan_page import plan_page
     from geonb.widgets.dashboards.runs_page import runs_page
 
-    first = runs_page if library.runs() else model_page
+    first = runs_page if library.runs() else ledger_page if library.batches and not library.models else model_page
     return {
         "/": lambda: first(library),
         "model": lambda: model_page(library),
         "plan": lambda: plan_page(library),
         "runs": lambda: runs_page(library),
+        "ledger": lambda: ledger_page(library),
+        "notebook": lambda: notebook_page(library),
     }
 
 

@@ -7,7 +7,7 @@ import urllib.parse
 from collections.abc import Callable
 from typing import Any, cast
 
-PAGES = (("model", "Model"), ("plan", "Plan"), ("runs", "Runs"))
+PAGES = (("model", "Model"), ("plan", "Plan"), ("runs", "Runs"), ("ledger", "Ledger"))
 
 _TEMPLATE = """
 {% extends base %}
