@@ -84,8 +84,7 @@ def restore_phases(codes: Tensor) -> Tensor:
 
 def stored_bytes(model: CoordinateModel) -> int:
     """What parameters and buffers take, in bytes."""
-    tensors = [*model.parameters(), *(one for name, one in model.named_buffers() if not name.endswith("probe"))]
-    return sum(one.numel() * one.element_size() for one in tensors)
+    return sum(one.numel() * one.element_size() for one in (*model.parameters(), *model.buffers()))
 
 
 def _relative(weight: Tensor, rounded: Tensor) -> float:
