@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from geonb.cli import options
-from geonb.cli.output import answer, prints
+from geonb.cli import coordinates_use, options
+from geonb.cli.output import answer, is_quiet, prints
 from geonb.errors import InputError
 
 if TYPE_CHECKING:
+    import geonb.coordinates.trained
     import geonb.coordinates.verify
 
 app = typer.Typer(
@@ -20,11 +22,6 @@ app = typer.Typer(
     "hold before training.",
     no_args_is_help=True,
 )
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps a group of one command a group."""
 
 
 @app.command("verify")
@@ -48,3 +45,78 @@ def verify(
     if not found.passed:
         raise typer.Exit(1)
     return found
+
+
+@app.command("train")
+@prints
+def train(
+    output: Path = typer.Option(..., "--output", "-o", help="The run's folder: a new one, or with --resume its own."),
+    preset: str = typer.Option("B", help="B (the default), C, D or tiny."),
+    config: Path | None = typer.Option(None, help="A YAML file of model fields instead of a preset."),
+    steps: int = typer.Option(300, help="Steps of all three phases: a fifth, two fifths, two fifths."),
+    rows: int = typer.Option(12, help="Texts a step."),
+    length: int = typer.Option(96, help="Tokens a text at most."),
+    data: str = typer.Option(
+        "", "--data", "-d", help="Running text beside the curriculum: a .txt, or JSONL as elsewhere."
+    ),
+    controller: str = typer.Option(
+        "adamw",
+        help="What moves the cores: adamw, or frank-wolfe, with no rate and the budget certified for every theta.",
+    ),
+    base_rate: float = typer.Option(3e-4, help="AdamW's rate for embeddings, blocks and output; 3e-3 suits tiny."),
+    coordinate_rate: float = typer.Option(1e-3, help="AdamW's rate for directions, factors, cores and predictor."),
+    evaluate_every: int = typer.Option(50, help="Steps between evaluations; each leaves a checkpoint."),
+    seed: int = typer.Option(0, help="Seed of the weights, the tokenizer's texts and every batch."),
+    resume: bool = typer.Option(
+        False, "--resume", help="Go on with an interrupted run, to the bytes it would have had."
+    ),
+    json: bool = options.AS_JSON,
+) -> geonb.coordinates.trained.TrainedModel:
+    """Train a coordinate model: minimal pairs, compositions, dialogues; interrupt it at any time, and --resume."""
+    from tqdm import tqdm
+
+    from geonb.coordinates import configuration
+    from geonb.coordinates.recipe import Recipe
+    from geonb.coordinates.run import RECIPE
+    from geonb.coordinates.trained import trained_model
+    from geonb.coordinates.training import train as run
+    from geonb.train.events import EvalEvent, NoteEvent, StepEvent
+
+    if config is not None and preset != "B":
+        raise InputError("--preset and --config were both given; allowed is one: name the preset inside the file.")
+    if resume:
+        # what is resumed is what was begun: options that were not repeated are no change of mind
+        recipe = Recipe.load(output / RECIPE)
+    else:
+        sizes = configuration.preset(preset) if config is None else configuration.read_configuration(config)
+        recipe = Recipe(
+            configuration=sizes,
+            steps=steps,
+            rows=rows,
+            length=length,
+            prose=data,
+            controller=controller,
+            seed=seed,
+            base_rate=base_rate,
+            coordinate_rate=coordinate_rate,
+            evaluate_every=evaluate_every,
+        )
+    events = run(recipe, output, resume=resume)
+    with tqdm(total=recipe.steps, unit="step", file=sys.stderr, disable=is_quiet(), dynamic_ncols=True) as bar:
+        for event in events:
+            if isinstance(event, StepEvent):
+                bar.n = event.step
+                bar.set_postfix_str(f"loss {event.loss:.3f}", refresh=False)
+                bar.update(0)
+            elif isinstance(event, EvalEvent):
+                bar.set_description_str(f"held out {event.loss:.3f}")
+            elif isinstance(event, NoteEvent):
+                bar.write(f"step {event.step}: {event.because}", file=sys.stderr)
+    return answer(trained_model(output), as_json=json)
+
+
+app.command("generate")(coordinates_use.generate)
+app.command("analyze")(coordinates_use.analyze)
+app.command("interpolate")(coordinates_use.interpolate)
+app.command("export")(coordinates_use.export)
+app.command("import")(coordinates_use.import_)

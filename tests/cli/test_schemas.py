@@ -16,6 +16,7 @@ from geonb.cli.output import PRINTED
 from geonb.cli.schema import json_commands, records_of
 from geonb.errors import InputError
 from tests.claims.checkout import checkout, notebook, verifying
+from tests.coordinates.small import small_coordinate_run
 from tests.merge.donors import perturbed
 from tests.test_record_schema import leaf_paths
 from tests.tiny import tiny_data, tiny_model, tiny_run
@@ -86,6 +87,15 @@ class Work:
     @functools.cached_property
     def rows(self):
         return write_rows(self.folder / "rows.jsonl")
+
+    @functools.cached_property
+    def coordinates(self):
+        return small_coordinate_run(self.folder / "coordinates")
+
+    @functools.cached_property
+    def style(self):
+        call("coordinates", "export", self.coordinates, "-o", self.folder / "exported", "--style", "plain=The baker waits.")
+        return self.folder / "exported" / "styles" / "plain"
 
     @functools.cached_property
     def task(self):
@@ -195,6 +205,12 @@ CASES = [
     ("claims ledger",),
     pytest.param(("claims run", "made-claim"), marks=slow),
     ("coordinates verify", "--preset", "tiny"),
+    ("coordinates train", "-o", "run", "--preset", "tiny", "--steps", "3", "--rows", "6", "--length", "48"),
+    ("coordinates generate", "{coordinates}", "-p", "The baker", "--tokens", "3", "--refine", "1", "--int8"),
+    ("coordinates analyze", "{coordinates}", "-t", "The bakers"),
+    ("coordinates interpolate", "{coordinates}", "--first", "a door", "--second", "the lamp", "-p", "The", "--steps", "2"),
+    ("coordinates export", "{coordinates}", "-o", "out", "--style", "plain=The baker waits."),
+    ("coordinates import", "{coordinates}", "-o", "out", "-a", "{style}"),
     ("system status",),
     ("system probe",),
     ("system probe", "memory"),
