@@ -77,9 +77,9 @@ def main() -> None:
     logits = model(text).logits
     torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), text[:, 1:].flatten()).backward()
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
-        f"training pass at 8 x 128: {time.perf_counter() - start:.1f} s, peak {after / 2**20:.2f} GiB ({(after - before) / 2**20:.2f} above)"
-    )
+    taken = time.perf_counter() - start
+    above = (after - before) / 2**20
+    print(f"training pass at 8 x 128: {taken:.1f} s, peak {after / 2**20:.2f} GiB ({above:.2f} above)")
 
 
 if __name__ == "__main__":
