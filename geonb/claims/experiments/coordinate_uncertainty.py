@@ -42,11 +42,6 @@ class TokenTable:
     doubt: np.ndarray  # one minus the largest probability
     loss: np.ndarray  # nats, of the next token
 
-    @property
-    def whole_text(self) -> np.ndarray:
-        """A number for each text of each model."""
-        return np.unique(np.stack([self.model, self.text]), axis=1, return_inverse=True)[1].ravel()
-
 
 def trained(seeds: Sequence[int], *, steps: int) -> list[tuple[CoordinateModel, Any, CoordinateModel, list[float]]]:
     """For each seed the trained `tiny`, its tokenizer, the model before the first step, and the held-out losses on the way."""
@@ -120,7 +115,7 @@ def ranks_within(values: np.ndarray, groups: Sequence[np.ndarray]) -> np.ndarray
 
 
 def knows(table: TokenTable, switch: str, *, within_position: bool = True, seed: int = 0) -> Measurement:
-    """Spearman of a switch and the loss of the next token; whole texts are drawn, the ranks stay those of all texts.
+    """Spearman of a switch and the loss of the next token; texts are drawn with what all models make of them, ranks stay.
 
     The null is the 95 % quantile of its size with the losses permuted within what they are ranked in.
     """
@@ -203,7 +198,7 @@ def _ranked(table: TokenTable, switch: str, within_position: bool) -> tuple[np.n
     own, loss = ranks_within(getattr(table, switch), groups), ranks_within(table.loss, groups)
     kept = ~np.isnan(loss)
     codes = np.unique(np.stack(groups), axis=1, return_inverse=True)[1].ravel()
-    return own[kept], loss[kept], codes[kept], table.whole_text[kept]
+    return own[kept], loss[kept], codes[kept], table.text[kept]
 
 
 def _sums(x: np.ndarray, y: np.ndarray, texts: np.ndarray) -> np.ndarray:

