@@ -3,11 +3,13 @@
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from geonb.adapters.audit import audit_adapter
+from geonb.coordinates.clusters import clusters
 from geonb.errors import InputError
 from geonb.models import ModelSpectra, model_spectra
 from geonb.models.info import model_info
@@ -38,6 +40,7 @@ def records(run, tmp_path_factory):
         ("RunComparison", compare_runs([run, run])),
         ("AdapterCard", audit_adapter(run / "adapter", base=model)),
         ("LedgerView", small_ledger()),
+        ("CoordinateMap", clusters(np.eye(4), list("abcd"), list("xxyy"), permutations=19)),
     ]
 
 

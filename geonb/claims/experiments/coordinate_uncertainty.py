@@ -23,6 +23,7 @@ from geonb.coordinates.training import train
 from geonb.coordinates.uncertainty import DECAY, innovations
 from geonb.errors import InputError
 from geonb.geometry.measurement import Measurement
+from geonb.train.events import EvalEvent
 
 SWITCHES = ("uncertainty", "entropy", "doubt")
 _FEWEST = 8  # texts at a position, for ranks that mean something
@@ -50,7 +51,7 @@ def trained(seeds: Sequence[int], *, steps: int) -> list[tuple[CoordinateModel, 
         recipe = Recipe(configuration=preset("tiny"), steps=steps, seed=seed, evaluate_every=max(1, steps // 2))
         with tempfile.TemporaryDirectory() as folder:
             home = Path(folder) / "run"
-            losses = [event.loss for event in train(recipe, home) if event.kind == "eval"]
+            losses = [event.loss for event in train(recipe, home) if isinstance(event, EvalEvent)]
             found.append((load_model(home), load_tokenizer(home), CoordinateModel(preset("tiny"), seed=seed), losses))
     return found
 

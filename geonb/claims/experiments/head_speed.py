@@ -24,7 +24,8 @@ def with_heads(sizes: Configuration, heads: int) -> Configuration:
 
 def paired_ratio(slow: Callable[[], object], fast: Callable[[], object], *, pairs: int) -> float:
     """The median over `pairs` of time(slow) / time(fast), called in turns, so that what else the machine does hits both."""
-    slow(), fast()
+    for warm in (slow, fast):
+        warm()
     ratios = []
     for place in range(pairs):
         taken = {}

@@ -152,7 +152,9 @@ def test_norms_from_the_core_are_those_of_the_whole_product(runs):
     found = norms(seen["attached"], runs.plan(0))
     for name, layer in list(lora_layers(seen["attached"], runs.plan(0)).items())[:3]:
         left, right, scale = factors_of(layer)
-        assert found[name] == pytest.approx(float(torch.linalg.matrix_norm(scale * (left @ right).detach(), 2)), rel=1e-4)
+        assert found[name] == pytest.approx(
+            float(torch.linalg.matrix_norm(scale * (left @ right).detach(), 2)), rel=1e-4
+        )
 
 
 def test_an_exact_start_has_the_norm_sigma_k_and_a_documented_one_at_most_that(runs):
