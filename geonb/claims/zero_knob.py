@@ -21,6 +21,12 @@ def plain_rows(rows: Mapping[str, Row]) -> dict[str, Row]:
     return {key: row for key, row in rows.items() if row.job.is_plain}
 
 
+def bracketed_rows(rows: Mapping[str, Row], arm: str) -> dict[str, Row]:
+    """The rows of cells whose rival is tuned: a rate with no worse neighbour on one side is no searched rate yet."""
+    waiting = {one.cell for one in results(rows, arm).cells if not one.rival_interior}
+    return {key: row for key, row in rows.items() if row.cell not in waiting}
+
+
 def default_arm(rows: Mapping[str, Row]) -> str:
     """The key of the arm that the rule calls the default: the radius of the least worst regret over the looked-at cells."""
     return results(plain_rows(rows)).chosen_radius or OPEN.key
@@ -43,6 +49,7 @@ def rule_checks(rows: Mapping[str, Row], *, lacking: int | None = None) -> tuple
         lacking = runs_lacking(rows)
     every, rows = rows, plain_rows(rows)
     arm = default_arm(rows)
+    rows = bracketed_rows(rows, arm)
     found = results(rows, arm)
     universal, broken = _retention(found)
     checks = [

@@ -160,3 +160,10 @@ def test_without_a_run_of_the_arm_there_is_nothing_to_judge():
     assert set(found.values()) == {"inconclusive"}
     with pytest.raises(InputError, match="the arm 'frank-wolfe' was given; the rows have none of geonb"):
         rule_checks(rows(row_of(job(RIVALS[0]), 3.0)))
+
+
+def test_a_cell_whose_rival_is_at_the_edge_of_its_bracket_is_no_cell_of_the_rule():
+    # its best rate is the only one that was run: three more cells of it would carry the mean to 0.3
+    lucky = [row_of(job(THREE, 0, "modules"), 0.3, over_budget=0.9), row_of(job(RIVALS[1], 0, "modules"), 3.0)]
+    (mean,) = [one for one in rule_checks(GOOD | rows(*lucky), lacking=0) if one.name.startswith("mean of")]
+    assert mean.measured == pytest.approx(2.7 / 3.0) and "2 cells" in mean.name
