@@ -6,6 +6,7 @@ from geonb import _lazy
 
 _NAMES = {
     "AdapterCard": "adapter_card",
+    "CoordinateMap": "coordinate_map",
     "LedgerView": "ledger",
     "MassTrace": "mass_trace",
     "RunComparison": "run_comparison",

@@ -17,6 +17,7 @@ _VIEWS = {
     ("geonb.train.compare", "RunsCompared"): ("run_comparison", "RunComparison"),
     ("geonb.adapters.audit", "AdapterAudit"): ("adapter_card", "AdapterCard"),
     ("geonb.claims.ledger", "Ledger"): ("ledger", "LedgerView"),
+    ("geonb.coordinates.clusters", "CoordinateClusters"): ("coordinate_map", "CoordinateMap"),
 }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from geonb.cli import coordinates_use, options
+from geonb.cli import coordinates_continual, coordinates_use, options
 from geonb.cli.output import answer, is_quiet, prints
 from geonb.errors import InputError
 
@@ -120,3 +120,4 @@ app.command("analyze")(coordinates_use.analyze)
 app.command("interpolate")(coordinates_use.interpolate)
 app.command("export")(coordinates_use.export)
 app.command("import")(coordinates_use.import_)
+app.command("forgetting")(coordinates_continual.forgetting)

@@ -210,6 +210,7 @@ CASES = [
     ("coordinates analyze", "{coordinates}", "-t", "The bakers"),
     ("coordinates interpolate", "{coordinates}", "--first", "a door", "--second", "the lamp", "-p", "The", "--steps", "2"),
     ("coordinates export", "{coordinates}", "-o", "out", "--style", "plain=The baker waits."),
+    ("coordinates forgetting", "--stage", "pilot", "--tasks", "2", "--seeds", "1", "--steps", "3", "--arms", "frozen"),
     ("coordinates import", "{coordinates}", "-o", "out", "-a", "{style}"),
     ("system status",),
     ("system probe",),

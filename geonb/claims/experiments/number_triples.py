@@ -188,7 +188,7 @@ def order_of(vectors: np.ndarray, numbers: Sequence[int], *, resamples: int = 20
         i, j = np.triu_indices(len(rows), 1)
         different = rows[i] != rows[j]
         i, j = rows[i][different], rows[j][different]
-        return float(spearmanr(distances[i, j], apart[i, j])[0])
+        return float(np.asarray(spearmanr(distances[i, j], apart[i, j]))[0])
 
     rng = np.random.default_rng(seed)
     everything = np.arange(len(logs))

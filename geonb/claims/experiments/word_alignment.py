@@ -121,7 +121,7 @@ def monte_carlo_p(observed: float, null: Sequence[float], *, operator: str) -> M
     from geonb.geometry.statistics import clopper_pearson
 
     values = np.asarray(null, dtype=np.float64)
-    value = permutation_p(observed, values)
+    value = permutation_p(observed, values.tolist())
     low, high = clopper_pearson(int((values >= observed).sum()), len(values))
     return Measurement(
         value=value,

@@ -88,7 +88,7 @@ def count_vectors(texts: Sequence[str], words: Sequence[str], *, window: int = 4
     table = table.tocoo()
     expected = by_row[table.row] * by_context[table.col] / by_context.sum()
     table.data = np.maximum(np.log(table.data / expected), 0.0)
-    u, s, _ = svds(table.tocsr(), k=size, v0=np.ones(min(table.shape)), which="LM")
+    u, s, _ = svds(table.tocsr(), k=size, v0=np.ones(min(len(rows), len(contexts))), which="LM")
     return (u * np.sqrt(s))[: len(words)]
 
 

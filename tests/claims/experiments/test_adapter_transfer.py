@@ -17,10 +17,9 @@ from geonb.claims.experiments.adapter_transfer import (
     rotation,
     train_adapter,
     train_model,
-    turned_copy,
-    turned_error,
     unigram_loss,
 )
+from geonb.claims.experiments.turned_copy import turned_copy, turned_error
 from geonb.errors import InputError
 from geonb.models.checkpoint import Checkpoint
 from geonb.models.runtime import TorchRuntime

@@ -1,0 +1,87 @@
+"""One run of the forgetting table as a line of a JSONL file that can be cut at any moment and taken up again."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from geonb.errors import InputError
+from geonb.records import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgettingRow(Record):
+    """One arm on one sequence; `matrix[k][j]` is the exact accuracy on task j after task k, `shares` that of parts of answers."""
+
+    stage: str  # pilot or operations
+    tasks: int
+    seed: int
+    arm: str
+    optimiser: str
+    steps: int  # a task
+    pretraining: int  # steps of the base, 0 for the pilot
+    rates: tuple[float, float, float]  # of base, LoRA and cores
+    parameters: int  # trained, over all tasks
+    chance: tuple[float, ...]  # the most frequent answer's share, task by task
+    matrix: tuple[tuple[float, ...], ...]
+    shares: tuple[tuple[float, ...], ...]
+    inferred: tuple[float, ...] | None  # final accuracy where the task's id is guessed from the question
+    inferred_by: str
+    largest_kernel: float | None
+    seconds: float
+
+    @property
+    def key(self) -> str:
+        """What makes two runs the same run."""
+        return row_key(
+            self.stage, self.tasks, self.seed, self.arm, self.optimiser, self.steps, self.pretraining, self.rates
+        )
+
+
+def row_key(
+    stage: str,
+    tasks: int,
+    seed: int,
+    arm: str,
+    optimiser: str,
+    steps: int,
+    pretraining: int,
+    rates: tuple[float, float, float],
+) -> str:
+    """The key of a run, from what it was asked with."""
+    rate = ",".join(f"{one:g}" for one in rates)
+    return f"{stage}/{tasks}/{seed}/{arm}/{optimiser}/{steps}/{pretraining}/{rate}"
+
+
+def read_rows(path: Path) -> dict[str, ForgettingRow]:
+    """Every whole row by its key, {} where there is no file; a last line that a kill left half is left out."""
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows = {}
+    # what follows the last line feed is empty, or was cut
+    for number, line in enumerate(lines[:-1], 1):
+        if not line.strip():
+            continue
+        try:
+            row = ForgettingRow.from_json(line)
+        except InputError as error:
+            raise InputError(
+                f"{path} line {number} is no row of a forgetting table ({error}): mend or remove it."
+            ) from None
+        rows[row.key] = row
+    return rows
+
+
+def append_row(path: Path, row: ForgettingRow) -> None:
+    """Write one line to the end of `path` and see it onto the disk; a half line before it is cut off first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as stream:
+        stream.seek(0)
+        found = stream.read()
+        stream.truncate(found.rfind(b"\n") + 1)
+        stream.write((json.dumps(row.to_dict(), allow_nan=False, separators=(",", ":")) + "\n").encode())
+        stream.flush()
+        os.fsync(stream.fileno())
