@@ -94,7 +94,15 @@ class Work:
 
     @functools.cached_property
     def style(self):
-        call("coordinates", "export", self.coordinates, "-o", self.folder / "exported", "--style", "plain=The baker waits.")
+        call(
+            "coordinates",
+            "export",
+            self.coordinates,
+            "-o",
+            self.folder / "exported",
+            "--style",
+            "plain=The baker waits.",
+        )
         return self.folder / "exported" / "styles" / "plain"
 
     @functools.cached_property
@@ -208,7 +216,18 @@ CASES = [
     ("coordinates train", "-o", "run", "--preset", "tiny", "--steps", "3", "--rows", "6", "--length", "48"),
     ("coordinates generate", "{coordinates}", "-p", "The baker", "--tokens", "3", "--refine", "1", "--int8"),
     ("coordinates analyze", "{coordinates}", "-t", "The bakers"),
-    ("coordinates interpolate", "{coordinates}", "--first", "a door", "--second", "the lamp", "-p", "The", "--steps", "2"),
+    (
+        "coordinates interpolate",
+        "{coordinates}",
+        "--first",
+        "a door",
+        "--second",
+        "the lamp",
+        "-p",
+        "The",
+        "--steps",
+        "2",
+    ),
     ("coordinates export", "{coordinates}", "-o", "out", "--style", "plain=The baker waits."),
     ("coordinates forgetting", "--stage", "pilot", "--tasks", "2", "--seeds", "1", "--steps", "3", "--arms", "frozen"),
     ("coordinates import", "{coordinates}", "-o", "out", "-a", "{style}"),
