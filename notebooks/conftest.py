@@ -10,5 +10,6 @@ def pytest_collectstart(collector):
             "application/javascript",
             "application/vnd.plotly.v1+json",
             "application/vnd.geonb.plan.v1+json",
+            "application/vnd.geonb.register.v1+json",
             "stderr",
         )

@@ -211,7 +211,7 @@ def test_a_dashboard_of_nothing_is_refused(capsys):
         (["train", "compare"], ["Hold runs, adapters or saved evaluations", "paired intervals"]),
         (["adapter", "audit"], ["random adapter of the same size", "beyond"]),
         (["adapter"], ["audit"]),
-        (["dashboard"], ["models, plans and runs in a browser", "127.0.0.1 only", "ssh -L"]),
+        (["dashboard"], ["models, plans, runs and claims in a browser", "127.0.0.1 only", "ssh -L"]),
         ([], ["spectra", "stop", "dashboard", "adapter"]),
     ],
 )
