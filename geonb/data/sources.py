@@ -262,6 +262,8 @@ def _next(reader: Any) -> list[str] | None:
 
 def _header(path: Path, fields: list[str]) -> list[str]:
     header = [name.strip() or f"column {position}" for position, name in enumerate(fields, 1)]
+    if any(letter < " " or "\ud800" <= letter <= "\udfff" for letter in "".join(header)):
+        raise InputError(f"{path}: its first line is no text in UTF-8 and cannot name the columns: mend the header.")
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None or not header:
         what = "has an empty first line" if not header else f"names the column {twice!r} twice"

@@ -287,3 +287,12 @@ def test_any_bytes_become_records_that_read_back_or_one_sentence(tmp_path_factor
     assert len(found.dropped) == found.n_removed
     assert Prepared.from_json(found.to_json()) == found
     assert all(character.isprintable() or character == "\n" for character in found.to_text())
+
+
+@pytest.mark.parametrize("header", [b"\x80", b"text,\xff\xfe", b"a\x00b"])
+def test_a_header_that_is_no_text_names_no_columns(tmp_path, header):
+    source = tmp_path / "rows.csv"
+    source.write_bytes(header + b"\nsome words,more\n")
+    with pytest.raises(InputError, match="its first line is no text in UTF-8"):
+        prepare(source, tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
