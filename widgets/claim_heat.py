@@ -60,7 +60,9 @@ def heat_picture(
     top += 6 if flat else 0
     across = left + cell * len(columns)
     bottom = top + tall * len(rows)
-    fits = all(text_width(_number(value)) <= cell - 4 for value in known) and tall >= 14
+    # counts are told as counts
+    told = "{:.0f}".format if all(value == round(value) for value in known) else _number
+    fits = all(text_width(told(value)) <= cell - 4 for value in known) and tall >= 14
     for i, line in enumerate(table):
         middle = top + tall * (i + 0.5)
         if i % every == 0:
@@ -72,7 +74,7 @@ def heat_picture(
                 continue
             picture.rectangle(left + cell * j, top + tall * i, cell - 0.5, tall - 0.5, colour(value))
             if fits:
-                _in_cell(picture, left + cell * (j + 0.5), middle + 4, _number(value), on(value))
+                _in_cell(picture, left + cell * (j + 0.5), middle + 4, told(value), on(value))
     below = _column_names(picture, columns, left, cell, bottom, flat)
     if x_title:
         below += LINE + 4

@@ -40,3 +40,9 @@ def test_a_picture_is_shown_as_an_image_with_words():
         pictures.show(pictures.bar_picture({"a": 1.0}, y_title="CKA"), " ")
     with pytest.raises(InputError, match="no picture"):
         pictures.show("<b>", "alt")
+
+
+def test_a_heat_of_counts_tells_counts_and_one_of_shares_tells_decimals():
+    counts = pictures.heat_picture([[193, 84]], ["layer 0"], ["q", "k"], unit="dimensions")
+    shares = pictures.heat_picture([[0.75, 1.0]], ["layer 0"], ["q", "k"], unit="")
+    assert ">84<" in counts and "84.00" not in counts and ">1.00<" in shares
