@@ -76,7 +76,7 @@ def descended(loss, phases, steps=200):
         value = loss(phases)
         value.backward()
         optimiser.step()
-    return float(value)
+    return float(value.detach())
 
 
 def test_no_loss_is_least_where_everything_is_one_coordinate():
