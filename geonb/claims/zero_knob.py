@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from geonb.claims.checks import EVIDENCE, HOLDS, REFUTED, Check
 from geonb.workbench.benchmark.arm import OPEN
-from geonb.workbench.benchmark.cells import CellResult, is_tuned_lora
-from geonb.workbench.benchmark.design import SEEDS, ZERO_KNOB_ARMS
+from geonb.workbench.benchmark.cells import CellResult
+from geonb.workbench.benchmark.design import DECIDING, SEEDS, STAGES
 from geonb.workbench.benchmark.job import Row
 from geonb.workbench.benchmark.queue import pending
 from geonb.workbench.benchmark.tables import Radius, ZeroKnobResults, results
@@ -19,6 +19,12 @@ ROUND_OFF = 1e-4
 def plain_rows(rows: Mapping[str, Row]) -> dict[str, Row]:
     """The rows that the rule speaks of: those under no condition that was made to break a method."""
     return {key: row for key, row in rows.items() if row.job.is_plain}
+
+
+def deciding_rows(rows: Mapping[str, Row]) -> dict[str, Row]:
+    """The rows of the cells that decide the rule; the others are shown and count for nothing."""
+    cells = {cell.job(OPEN).cell for cell in DECIDING}
+    return {key: row for key, row in rows.items() if row.cell in cells}
 
 
 def bracketed_rows(rows: Mapping[str, Row], arm: str) -> dict[str, Row]:
@@ -33,9 +39,9 @@ def default_arm(rows: Mapping[str, Row]) -> str:
 
 
 def runs_lacking(rows: Mapping[str, Row]) -> int:
-    """How many runs of those that decide the rule the design is known to lack: geonb's radii and AdamW, in plain cells."""
-    jobs = {job.key: job for _, missing in pending(dict(rows)) for job in missing}
-    return sum(job.is_plain and (job.arm in ZERO_KNOB_ARMS or is_tuned_lora(job.arm)) for job in jobs.values())
+    """How many runs of the cells that decide the rule are known to lack: geonb's radii and AdamW."""
+    deciding = tuple(stage for stage in STAGES if stage.decides)
+    return len({job.key for _, missing in pending(dict(rows), deciding) for job in missing})
 
 
 def rule_checks(rows: Mapping[str, Row], *, lacking: int | None = None) -> tuple[Check, ...]:
@@ -47,7 +53,7 @@ def rule_checks(rows: Mapping[str, Row], *, lacking: int | None = None) -> tuple
     """
     if lacking is None:
         lacking = runs_lacking(rows)
-    every, rows = rows, plain_rows(rows)
+    every, rows = rows, deciding_rows(plain_rows(rows))
     arm = default_arm(rows)
     rows = bracketed_rows(rows, arm)
     found = results(rows, arm)

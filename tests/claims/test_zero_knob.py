@@ -6,7 +6,7 @@ import math
 import pytest
 
 from geonb.claims import judge, load_claims
-from geonb.claims.zero_knob import default_arm, plain_rows, rule_checks, runs_lacking
+from geonb.claims.zero_knob import deciding_rows, default_arm, plain_rows, rule_checks, runs_lacking
 from geonb.errors import InputError
 from geonb.workbench.benchmark.arm import FOLKLORE, OPEN, STRICT, THREE, Arm, adamw
 from geonb.workbench.benchmark.design import STAGES
@@ -17,7 +17,7 @@ NOISE = (0.0, 0.01, -0.01)
 RIVALS = [adamw(rate) for rate in (1e-3, 3e-3, 1e-2)]
 
 
-def job(arm, seed=0, domain="kjv", model="embedded", **changes):
+def job(arm, seed=0, domain="kjv", model="llama-1m", **changes):
     return Job(model=model, domain=domain, horizon=200, batch=16, seed=seed, arm=arm, **changes)
 
 
@@ -25,7 +25,7 @@ def rows(*made):
     return {row.key: row for row in made}
 
 
-def cell(domain, *, three=2.7, strict=3.2, wide=2.9, kept=3.2, seeds=3, model="embedded", frontier=((0.5, 4.0, 3.3),)):
+def cell(domain, *, three=2.7, strict=3.2, wide=2.9, kept=3.2, seeds=3, model="llama-1m", frontier=((0.5, 4.0, 3.3),)):
     """A cell whose best AdamW has the loss 3.0 and forgets 0.8 (from 3.0 to 3.8), over seeds that go up and down."""
     made = []
     for arm, loss in ((THREE, three), (STRICT, strict), (OPEN, wide)):
@@ -147,12 +147,18 @@ def test_what_was_made_to_break_the_method_is_no_cell_of_the_rule():
 
 def test_the_runs_that_are_lacking_are_those_that_decide():
     lacking = runs_lacking({})
-    # of nothing the design knows its first stage: three radii and three rates in six domains of two models, and rank 32
-    assert lacking > 2 * 6 * 6
+    # of nothing the design knows its first stages: three radii and three rates, and rank 32, in ten cells
+    assert lacking > 10 * (6 + 3)
     first = STAGES[0].missing({})
     assert runs_lacking(rows(row_of(first[0], 3.0))) == lacking - 1
     # what decides nothing changes nothing
     assert runs_lacking(rows(row_of(job(FOLKLORE), 3.0))) == lacking
+
+
+def test_a_cell_that_does_not_decide_changes_nothing_but_the_bound():
+    dear = cell("modules", model="embedded", three=9.0, kept=9.0)
+    assert deciding_rows(GOOD | rows(*dear)) == GOOD
+    assert decisions(GOOD | rows(*dear)) == decisions(GOOD)
 
 
 def test_without_a_run_of_the_arm_there_is_nothing_to_judge():

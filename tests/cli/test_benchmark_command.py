@@ -42,12 +42,12 @@ def test_the_list_counts_what_each_stage_lacks_and_writes_nothing(tmp_path):
     document = json.loads(call("zero-knob", "--list", "--rows", path, "--json").stdout)
     state = QueueState.from_dict(document)
     assert [one.name for one in state.stages] == [stage.name for stage in STAGES]
-    # geonb's three arms and three rates of AdamW in six domains on two models
-    assert state.stages[0].missing == 2 * 6 * (3 + 3)
+    # geonb's three arms and three rates of AdamW in six domains on the small model and in four on the main one
+    assert state.stages[0].missing == (6 + 4) * (3 + 3)
     assert (state.found, state.made, state.rows) == (0, 0, str(path))
     text = call("zero-knob", "--list", "--rows", path).stdout
     assert text.splitlines()[0].startswith(f"0 runs in {path}; known to be missing")
-    assert f"    72  {STAGES[0].name}" in text
+    assert f"    60  {STAGES[0].name}" in text
     assert list(tmp_path.iterdir()) == []
 
 

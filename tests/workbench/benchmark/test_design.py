@@ -13,6 +13,7 @@ from geonb.workbench.benchmark.conditions import DATA
 from geonb.workbench.benchmark.derived import WEIGHTS, parted
 from geonb.workbench.benchmark.design import (
     BROKEN,
+    DECIDING,
     MAIN,
     RATES,
     SEEDS,
@@ -214,6 +215,23 @@ def test_the_names_of_stages_and_the_models_of_cells_are_those_that_exist():
     assert {cell.domain.partition("+")[0] for cell in cells} == {*DOMAINS, "base"}
 
 
+def test_the_cells_that_decide_come_first_and_each_ends_with_three_seeds_of_both_sides(campaign):
+    done, asked = campaign
+    stages = [stage.decides for stage in STAGES]
+    assert stages == sorted(stages, reverse=True)
+    assert {cell for stage in STAGES if stage.decides for cell in stage.cells} == set(DECIDING)
+    assert len(DECIDING) == len(set(DECIDING)) == 29 and all(cell.is_plain for cell in DECIDING)
+    for cell in DECIDING:
+        rival = best_adamw(cell, done)
+        assert all(cell.job(arm, seed).key in done for arm in (DEFAULT, rival) for seed in SEEDS)
+    # no answer of the cells after them makes them ask anew
+    deciding = tuple(stage for stage in STAGES if stage.decides)
+    before = {}
+    while jobs := next((jobs for stage in deciding if (jobs := stage.missing(before))), None):
+        before |= {job.key: done[job.key] for job in jobs}
+    assert list(before) == asked[: len(before)]
+
+
 # -- what loses is halved -------------------------------------------------------------------------------------------------
 
 
@@ -279,7 +297,7 @@ def test_the_main_model_has_rank_8_where_the_campaigns_small_model_says_so(campa
 def test_every_condition_is_asked_on_the_small_model_after_what_decides_and_none_is_plain():
     names = [stage.name for stage in STAGES]
     at = [place for place, name in enumerate(names) if name.startswith("break it")]
-    assert at == [names.index("three seeds of what decides") + step for step in (1, 2, 3, 4)]
+    assert min(at) > max(place for place, stage in enumerate(STAGES) if stage.decides)
     look, *whole = (STAGES[place].cells for place in at)
     assert tuple(cell for cells in whole for cell in cells) == BROKEN
     assert len(look) == len(BROKEN) and set(look) == set(BROKEN)
