@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Iterable
@@ -34,7 +35,8 @@ _FINISHED = {"done", "stopped", "failed", "dead", "gone"}
 class MassTrace(View):
     """The trace of a run: live while `trace.jsonl` grows, in this or another process, and replayed when it is done.
 
-    `source` is a run folder (path, `RunFolder`, or a `Run` that was saved) or a finished list of events. Reading and
+    `source` is a run folder (path, `RunFolder`, or a `Run` that was saved; also that of a coordinate model, whose phases
+    are marked) or a finished list of events. Reading and
     drawing happen outside the process that trains, or in a thread of its own: nothing here can stop a run but the stop
     button, which asks for it.
 
@@ -52,6 +54,7 @@ class MassTrace(View):
         self.run: RunFolder | None = None
         self._reader: TraceReader | None = None
         self._plan: Any = None
+        self._horizon = 0  # of a coordinate model's run, which has a recipe and no plan
         self._status: dict[str, Any] = {}
         self._window: tuple[float, float] | None = None
         self._thread: threading.Thread | None = None
@@ -59,7 +62,11 @@ class MassTrace(View):
         folder = getattr(source, "folder", None) if not isinstance(source, str | Path) else source
         if isinstance(source, RunFolder):
             folder = source.path
-        if folder is not None:
+        if folder is not None and (recipe := _recipe_of(folder)) is not None:
+            self._reader, self._horizon = TraceReader(Path(folder) / "trace.jsonl", self.columns), recipe
+            self.title = title or Path(folder).name
+            self.read()
+        elif folder is not None:
             self.run = RunFolder.open(folder)
             self._reader = TraceReader(self.run.trace_path, self.columns)
             self._plan = self.run.plan()
@@ -93,8 +100,10 @@ class MassTrace(View):
         return self._read_status() or fresh
 
     def _read_status(self) -> bool:
-        assert self.run is not None
         before = self._status
+        if self.run is None:  # such a run keeps no status: its trace says how far it is
+            self._status = {"state": "done" if self.columns.stop else "training", "horizon": self._horizon}
+            return self._status != before
         found: dict[str, Any] = {"state": "gone", "message": f"the run folder {self.run.path} is not there any more"}
         if self.run.is_run():
             try:
@@ -114,7 +123,8 @@ class MassTrace(View):
 
     def _read_plan(self) -> None:
         """A run that was written anew has another plan; one that is half-written keeps the old."""
-        assert self.run is not None
+        if self.run is None:
+            return
         with contextlib.suppress(GeonbError, OSError, ValueError, TypeError, KeyError):
             self._plan = self.run.plan()
 
@@ -182,6 +192,7 @@ class MassTrace(View):
             "left": pace * (horizon - last) if pace is not None and phase == "training" else None,
             "unit": columns.unit,
             "layers": columns.layers,
+            "phases": [list(one) for one in columns.phases],
             "evaluations": [
                 # the sentences of the last evaluation alone: those of a hundred would be most of a message
                 {name: event.get(name) for name in kept} | ({} if event is evaluations[-1] else _without_reasons(event))
@@ -294,6 +305,16 @@ class MassTrace(View):
         from geonb.widgets.figures import trace_figure
 
         return trace_figure(self.columns, title=self.title)
+
+
+def _recipe_of(folder: Any) -> int | None:
+    """The steps of a coordinate model's run in `folder`; None where it is none."""
+    path = Path(folder) / "recipe.json"
+    if not path.is_file() or (path.parent / "plan.json").exists():
+        return None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return int(json.loads(path.read_bytes())["steps"])
+    return None
 
 
 def _listed(source: Any) -> Any:

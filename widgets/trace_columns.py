@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from geonb.coordinates.trace_notes import phase_begun
 from geonb.records import decode, encode, parse_json
 from geonb.train.events import EvalEvent, NoteEvent, StopEvent, event_from_dict
 
@@ -60,6 +61,7 @@ class TraceColumns:
         self.layer_facts: list[tuple[float, float]] = []
         self.evaluations: list[dict[str, Any]] = []
         self.notes: list[str] = []
+        self.phases: list[tuple[int, str]] = []  # (step, name) of each phase of a curriculum that began
         self.stop: dict[str, Any] | None = None
         self.unit = ""
 
@@ -75,6 +77,8 @@ class TraceColumns:
             self.stop = None
         elif isinstance(found, NoteEvent):
             self.notes.append(f"step {found.step}: {found.because}")
+            if (phase := phase_begun(found.because)) is not None:
+                self.phases.append((found.step, phase))
         elif isinstance(found, StopEvent):
             self.stop = encode(found.to_dict())
 

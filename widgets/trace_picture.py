@@ -106,6 +106,9 @@ def _losses(picture: Picture, columns: TraceColumns, steps, series, x: Axis, top
     values = [value for value in values if isinstance(value, float)] or [0.0, 1.0]
     y = Axis(min(values) * 0.97, max(values) * 1.02, top + 170, top)
     picture.axes(x, y, x_label="step", y_label="nats per token")
+    for step, phase in columns.phases:
+        picture.line([x.at(step)] * 2, [top, top + 170], PALETTE["green"], width=1.2, dash="3 3")
+        picture.text(x.at(step) + 4, top + 12, phase)
     picture.curve(x, y, steps, series["loss"], PALETTE["grey"], width=1.0)
     for chosen, name, colour in (
         (evaluations, "loss", PALETTE["blue"]),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -17,120 +16,132 @@ if TYPE_CHECKING:
     import geonb.coordinates.continuation
     import geonb.coordinates.exported
     import geonb.coordinates.imports
+    import geonb.coordinates.text_clusters
 
 MODEL = typer.Argument(..., metavar="MODEL", help="The folder of a `geonb coordinates train` run.")
 STYLE = typer.Option(None, help="Read all of it under the coordinate of this example text instead of one a token.")
-TOKENS = typer.Option(64, help="Tokens at most.")
-SWITCH = typer.Option(
-    "uncertainty", help="What decides between drawing and the likeliest: uncertainty, entropy, always, never."
-)
-THRESHOLD = typer.Option(0.5, help="Draw where the switch is above it; the published 0.5 says little of another model.")
-SEED = typer.Option(0, help="Seed of the draws.")
 
 
 @prints
 def generate(
     model: Path = MODEL,
     prompt: str | None = typer.Option(
-        None, "--prompt", "-p", help="What to go on from; without one, a conversation is read."
+        None, "--prompt", "-p", help="What to go on from; with --chat, the first thing that is said."
+    ),
+    chat: bool = typer.Option(
+        False, "--chat", help="A conversation: each line of yours is answered; an empty line or Ctrl-D ends it."
     ),
     style: str | None = STYLE,
-    tokens: int = TOKENS,
-    switch: str = SWITCH,
-    threshold: float = THRESHOLD,
-    mass: float = typer.Option(0.92, help="Mass of the nucleus."),
-    refine: int = typer.Option(
-        0, help="Refine the coordinate of the prompt by so many accepted steps, and read it under that."
+    coordinate: str | None = typer.Option(
+        None, help="Read all of it under a named coordinate, one of those that `geonb coordinates import` wrote."
     ),
-    int8: bool = typer.Option(False, "--int8", help="Weights in int8."),
-    seed: int = SEED,
+    tokens: int = typer.Option(64, help="Tokens at most, of each answer."),
+    decoding: str = typer.Option(
+        "coordinates",
+        help="When a token is drawn rather than the likeliest: where the `coordinates` are uncertain, where the `entropy` is "
+        "large (the control), always (`nucleus`), never (`greedy`).",
+    ),
+    share: float = typer.Option(
+        0.25,
+        help="The share of held-out tokens at which a switch is calibrated to draw; found once, kept with the model.",
+    ),
+    calibrate_on: Path | None = typer.Option(
+        None, help="Calibrate on these texts, JSONL of {text}, instead of held-out ones of the training grammar."
+    ),
+    threshold: float | None = typer.Option(None, help="Draw above this u (or entropy in nats) instead of calibrating."),
+    mass: float = typer.Option(0.92, help="Mass of the nucleus that is drawn from."),
+    refine: int = typer.Option(
+        0, min=0, help="Refine the coordinate of the prompt by so many accepted steps, and read it under that."
+    ),
+    weights: str = typer.Option("float32", help="float32 or int8: half the bytes; what it costs is measured and told."),
+    phases: str = typer.Option("float32", help="float32 or int8: coordinates of a byte a pair; the cost is told."),
+    reuse: float = typer.Option(
+        0.0,
+        help="Reuse a layer's coordinate while no weight is certified to be further off than this share of the budget; 0 never. "
+        "It tells how much the coordinate matters, and saves no time on a CPU.",
+    ),
+    marks: bool = typer.Option(False, "--marks", help="Put drawn tokens between [ and ]; a terminal colours them."),
+    seed: int = typer.Option(0, help="Seed of the draws."),
     json: bool = options.AS_JSON,
 ) -> geonb.coordinates.continuation.Continuation:
-    """Go on from a prompt token by token; without --prompt, talk: each line of yours is answered, an empty one ends it."""
-    from geonb.coordinates.quantise import quantise_weights
+    """Go on from a prompt token by token, or talk with --chat; drawn tokens are coloured, and a line of figures ends it.
+
+    `geonb coordinates generate RUN -p "The baker" --decoding entropy --marks`
+    """
+    from geonb.cli import coordinates_talk
     from geonb.coordinates.run import load_model, load_tokenizer
 
-    made, words = load_model(model), load_tokenizer(model)
-    if int8:
-        quantise_weights(made)
-    given = {"max_tokens": tokens, "switch": switch, "threshold": threshold, "mass": mass, "seed": seed}
-    if prompt is not None:
-        found = _go_on(made, words, prompt, style, refine, given, show=not json)
-        return answer(found, as_json=True) if json else found
-    if json:
-        raise InputError("--json was given without --prompt; a conversation has no one document: give a prompt.")
-    if is_quiet():
-        raise InputError("a notebook has no line to read a conversation from; give --prompt.")
-    return _talk(made, words, style, refine, given)
-
-
-def _go_on(
-    model: Any, words: Any, prompt: str, style: str | None, refine: int, given: dict[str, Any], *, show: bool
-) -> Any:
-    import torch
-
-    from geonb.coordinates.analyze import encoded, style_of
-    from geonb.coordinates.continuation import Continuation
-    from geonb.coordinates.decoding import generate as stream
-    from geonb.coordinates.refinement import refine as refined
-    from geonb.coordinates.tokenizer import END
-    from geonb.records import plain
-
-    if style is not None and refine:
-        raise InputError("--style and --refine were both given; allowed is one: a style is a coordinate of its own.")
-    ids = encoded(words, prompt)
-    theta = style_of(model, words, style) if style is not None else None
-    if refine:
-        theta = refined(model, torch.tensor([ids]), steps=refine).theta[0, 0]
-    end = words.token_to_id(END)
-    made, shown = [], ""
-    show = show and not is_quiet()
-    if show:
-        sys.stdout.write(plain(prompt, keep="\n\t"))
-    for one in stream(model, ids, theta=theta, stop=frozenset({end}), **given):
-        made.append(one)
-        # bytes of one letter may come in several tokens: what is whole is shown
-        text = words.decode([each.token for each in made], skip_special_tokens=True)
-        if show and text.startswith(shown) and not text.endswith("�"):
-            sys.stdout.write(plain(text[len(shown) :], keep="\n\t"))
-            sys.stdout.flush()
-            shown = text
-    if show:
-        sys.stdout.write("\n")
-    return Continuation.of(prompt, made, words)
-
-
-def _talk(model: Any, words: Any, style: str | None, refine: int, given: dict[str, Any]) -> Any:
-    said, found = "", None
-    while True:
-        try:
-            line = input("you: ").strip()
-        except EOFError:
-            line = ""
-        if not line:
-            if found is None:
-                raise InputError("nothing was said; give a line, or --prompt.")
-            return found
-        said += f"User: {line}\nAssistant:"
-        while len(words.encode(said).ids) + given["max_tokens"] >= model.sizes.context and "\nUser: " in said[1:]:
-            said = said[said.index("\nUser: ") + 1 :]  # what no longer fits is forgotten, oldest first
-        found = _go_on(model, words, said, style, refine, given, show=False)
-        reply = found.text.split("\nUser:")[0].strip()
-        sys.stdout.write(f"model: {reply}\n")
-        said += f" {reply}\n"
+    if prompt is None and not chat:
+        raise InputError("neither --prompt nor --chat was given; give a prompt to go on from, or --chat to talk.")
+    if chat and (json or is_quiet()):
+        raise InputError("--chat was given where nobody can talk (--json, or a notebook); give --prompt.")
+    if chat and refine:
+        raise InputError("--chat and --refine were both given; a refinement needs the whole text: give --prompt.")
+    if sum((style is not None, coordinate is not None, refine > 0)) > 1:
+        raise InputError(
+            "two of --style, --coordinate and --refine were given; allowed is one: each is a coordinate of its own."
+        )
+    asked = coordinates_talk.Asked(
+        decoding=decoding,
+        share=share,
+        threshold=threshold,
+        mass=mass,
+        tokens=tokens,
+        seed=seed,
+        style=style,
+        coordinate=coordinate,
+        refine=refine,
+        weights=weights,
+        phases=phases,
+        reuse=reuse,
+        calibrate_on=calibrate_on,
+        marks=marks,
+        quiet=json or is_quiet(),
+    )
+    speaker = coordinates_talk.Speaker(asked, model, load_model(model), load_tokenizer(model))
+    if chat:
+        return speaker.talk(prompt)
+    assert prompt is not None
+    found = speaker.go_on(prompt)
+    return answer(found, as_json=True) if json else found
 
 
 @prints
 def analyze(
     model: Path = MODEL,
-    text: str = typer.Option(..., "--text", "-t", help="The text whose coordinates are told."),
+    text: str | None = typer.Option(None, "--text", "-t", help="The text whose coordinates are told."),
+    clusters: str | None = typer.Option(
+        None,
+        help="Instead: do texts of one `domain`, `topic` or `style` lie together, more than permuted labels, the counts of "
+        "their tokens and the untrained model say?",
+    ),
+    labelled: Path | None = typer.Option(None, help="Instead: the same of your texts, JSONL of {text, group}."),
+    count: int = typer.Option(24, min=2, help="Texts of each label, with --clusters."),
+    seed: int = typer.Option(0, help="Seed of the texts and of the permutations."),
     json: bool = options.AS_JSON,
-) -> geonb.coordinates.analyze.CoordinateAnalysis:
-    """The coordinates of a text: how far each token moves them, which phases they share, what they do to every matrix."""
+) -> geonb.coordinates.analyze.CoordinateAnalysis | geonb.coordinates.text_clusters.TextClusters:
+    """The coordinates of a text: how far each token moves them, which phases they share, what they do to every matrix.
+
+    With --clusters or --labelled, whether the coordinates of many texts are clusters; a notebook shows them as CoordinateMap.
+    """
     from geonb.coordinates.analyze import analyze as find_out
     from geonb.coordinates.run import load_model, load_tokenizer
+    from geonb.coordinates.text_clusters import labelled_texts, read_labelled, text_clusters, untrained_model
 
-    return answer(find_out(load_model(model), load_tokenizer(model), text), as_json=json)
+    if sum(one is not None for one in (text, clusters, labelled)) != 1:
+        raise InputError("give one of --text, --clusters and --labelled: what is to be told of.")
+    if text is not None:
+        return answer(find_out(load_model(model), load_tokenizer(model), text), as_json=json)
+    if labelled is not None:
+        texts, labels = read_labelled(labelled)
+    else:
+        assert clusters is not None
+        texts, labels = labelled_texts(clusters, count, seed=seed)
+    found = text_clusters(
+        load_model(model), load_tokenizer(model), texts, labels, kind=clusters or str(labelled),
+        untrained=untrained_model(model), seed=seed,
+    )  # fmt: skip
+    return answer(found, as_json=json)
 
 
 @prints

@@ -130,11 +130,8 @@ def preset(name: str) -> Configuration:
     return Configuration(name=name, **_PRESETS[name])
 
 
-def read_configuration(path: str | Path) -> Configuration:
-    """A configuration from a YAML file: fields of `Configuration`, and `preset` for what the file does not say.
-
-    Every key is read: an unknown one is an error. Numbers are numbers in every notation (YAML 1.1 reads `1e-5` as text).
-    """
+def read_table(path: str | Path) -> Mapping[str, Any]:
+    """The table of fields that a YAML file holds; raises `InputError` where there is none."""
     import yaml
 
     path = Path(path)
@@ -146,19 +143,32 @@ def read_configuration(path: str | Path) -> Configuration:
         raise InputError(f"{path} is no YAML: {plain(str(error).splitlines()[0])}.") from None
     if not isinstance(data, Mapping):
         raise InputError(f"{path} holds no table of fields; allowed is one `name: value` a line.")
+    return data
+
+
+def read_configuration(path: str | Path) -> Configuration:
+    """A configuration from a YAML file: fields of `Configuration`, and `preset` for what the file does not say.
+
+    Every key is read: an unknown one is an error. Numbers are numbers in every notation (YAML 1.1 reads `1e-5` as text). The
+    table `training` is the recipe's, see `recipe.read_recipe`.
+    """
+    data = {key: value for key, value in read_table(path).items() if key != "training"}
     fields = {field.name: field for field in dataclasses.fields(Configuration)}
     unknown = [key for key in data if key not in fields and key != "preset"]
     if unknown:
-        raise InputError(f"{path} has the field {plain(unknown[0])!r}; allowed are preset, {', '.join(fields)}.")
+        raise InputError(
+            f"{path} has the field {plain(unknown[0])!r}; allowed are preset, {', '.join(fields)} and training."
+        )
     start = preset(data.get("preset", "B")).to_dict()
-    given = {key: _number(value, fields[key].type) for key, value in data.items() if key != "preset"}
+    given = {key: number(value, fields[key].type) for key, value in data.items() if key != "preset"}
     try:
         return Configuration.from_dict({**start, **given})
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def _number(value: Any, kind: Any) -> Any:
+def number(value: Any, kind: Any) -> Any:
+    """The number that a YAML value stands for where `kind` is one; anything else as it is."""
     if isinstance(value, str) and kind in ("int", "float", int, float):
         try:
             number = float(value)

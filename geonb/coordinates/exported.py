@@ -83,10 +83,16 @@ def import_model(folder: str | Path, adapters: Sequence[str | Path], output: str
 
 
 def load_coordinates(folder: str | Path) -> dict[str, torch.Tensor]:
-    """The named coordinates of a model that holds imported styles."""
+    """The named coordinates of a model that holds imported styles; raises `InputError` where there are none, or no whole file."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = Path(folder) / COORDINATES
     if not path.is_file():
-        raise InputError(f"{path} is not there: the model holds no imported styles.")
-    return load_file(path)
+        raise InputError(
+            f"{path} is not there, so the model has no named coordinates: `geonb coordinates import` makes some."
+        )
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read: {error}; import the styles again.") from None

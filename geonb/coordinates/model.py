@@ -7,14 +7,18 @@ RMSNorm (Zhang and Sennrich 2019), rotary positions (Su et al. 2021), grouped qu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from geonb.coordinates.cache import KeyValueCache
 from geonb.coordinates.configuration import TARGETS, Configuration
+from geonb.coordinates.known import Known
+from geonb.coordinates.layer_cores import bounded_cores, changed, together
 from geonb.coordinates.modulated_linear import ModulatedLinear
 from geonb.coordinates.phases import Directions, weights_of
 from geonb.coordinates.predictor import Predictor, running_mean
@@ -75,6 +79,7 @@ class Layer(nn.Module):
             object.__setattr__(linear, "base", getattr(block, name))
             self.changes[name] = linear
         self.modulated = nn.ModuleDict(self.changes)
+        self._known = Known()
 
     def forward(
         self,
@@ -84,9 +89,15 @@ class Layer(nn.Module):
         rotation: tuple[Tensor, Tensor],
         cache,
         number: int,
+        cores: Tensor | None = None,
     ) -> Tensor:
+        """x (batch, tokens, width) one layer on; `cores` (batch, slots, matrices, r, r) where they are known already."""
+        linears = list(self.changes.values())
+        if weights is not None and cores is None and together(linears):
+            cores = bounded_cores([linears], [weights], self._known)[0]
         sizes, normed = self.sizes, self.attention_norm(x)
-        q, k, v = (_heads(self.changes[name](normed, weights, slots), sizes.head_width) for name in TARGETS[:3])
+        mapped = self._mapped(TARGETS[:3], normed, weights, slots, cores)
+        q, k, v = (_heads(one, sizes.head_width) for one in mapped)
         q, k = rotate(q, rotation), rotate(k, rotation)
         if cache is not None:
             k, v = cache.extend(number, k, v)
@@ -99,8 +110,17 @@ class Layer(nn.Module):
         )
         x = x + self.block.o(mixed.transpose(1, 2).flatten(2))
         normed = self.feed_forward_norm(x)
-        gate = self.changes["gate"](normed, weights, slots)
+        (gate,) = self._mapped(TARGETS[3:], normed, weights, slots, cores)
         return x + self.block.down(functional.silu(gate) * self.block.up(normed))
+
+    def _mapped(
+        self, names, x: Tensor, weights: Tensor | None, slots: Tensor | None, cores: Tensor | None
+    ) -> list[Tensor]:
+        linears = [self.changes[name] for name in names]
+        if weights is None or cores is None:
+            return [one(x, weights, slots) for one in linears]
+        first = TARGETS.index(names[0])
+        return changed(linears, x, cores[:, :, first : first + len(names)], slots, self._known)
 
 
 class CoordinateModel(nn.Module):
@@ -126,6 +146,8 @@ class CoordinateModel(nn.Module):
         self.norm = nn.RMSNorm(sizes.width, eps=sizes.norm_epsilon)
         self.predictor = Predictor(sizes.width, sizes.predictor_width, sizes.coordinates, generator)
         self.output = None if sizes.tied else _linear(sizes.width, sizes.vocabulary, generator)
+        self._known = Known()
+        self.checkpointed = False  # whether training keeps a layer's input alone (Chen et al. 2016)
 
     def forward(
         self,
@@ -152,25 +174,38 @@ class CoordinateModel(nn.Module):
             every = phases
         elif modulate:
             theta = self.predict(x, mode, cache) if theta is None else theta
-            every = [layer.directions.phases(theta) for layer in self.uses]
+            with torch.autocast(x.device.type, enabled=False):  # a phase of bfloat16 is off by a hundredth of a radian
+                every = [layer.directions.phases(theta) for layer in self.uses]
         if cache is not None:
             cache.check(mode, every or None)
         rotation = rotations(tokens.shape[1], start, self.sizes, x)
+        weights = [weights_of(one) for one in every] if modulate else [None] * len(self.uses)
+        cores = self._cores(weights) if modulate else [None] * len(self.uses)
+        # what a layer computes is computed again on the way back, instead of being kept
+        again = self.checkpointed and torch.is_grad_enabled() and cache is None
         for number, layer in enumerate(self.uses):
-            weights = weights_of(every[number]) if modulate else None
-            x = layer(x, weights, slots, rotation, cache, number)
+            given = (x, weights[number], slots, rotation, cache, number, cores[number])
+            x = checkpoint(layer, *given, use_reentrant=False, preserve_rng_state=False) if again else layer(*given)
         if cache is not None:
             cache.tokens += tokens.shape[1]
         x = self.norm(x)
         logits = functional.linear(x, self.embedding.weight) if self.output is None else self.output(x)
         return Reading(logits=logits, theta=theta, phases=every)
 
+    def _cores(self, weights) -> Sequence[Tensor | None]:
+        """All layers' cores at once where no graph is kept; else each layer computes its own, which frees them with it."""
+        rows = [list(layer.changes.values()) for layer in self.uses]
+        if torch.is_grad_enabled() or not together([one for row in rows for one in row]):
+            return [None] * len(rows)
+        return list(bounded_cores(rows, weights, self._known))
+
     def predict(self, embedded: Tensor, mode: str, cache: KeyValueCache | None = None) -> Tensor:
         """theta of each slot from the embeddings (batch, tokens, width): a slot a token, or the last token's alone."""
         mean, total = running_mean(embedded, cache.total if cache else None, cache.tokens if cache else 0)
         if cache is not None:
             cache.total = total
-        return self.predictor(mean if mode == "token" else mean[:, -1:])
+        with torch.autocast(embedded.device.type, enabled=False):
+            return self.predictor(mean if mode == "token" else mean[:, -1:])
 
     def effective_dimensions(self) -> int:
         """How many dimensions of theta do anything: the rank of all layers' directions together."""

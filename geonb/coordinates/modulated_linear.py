@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geonb.coordinates.known import Known
+from geonb.coordinates.spectral_budget import MARGIN, scale_within
+
 
 class SharedFactors(nn.Module):
     """U (out, r), V (in, r) and the cores G (weights, r, r); G starts at zero, so the change is zero at step 0."""
@@ -39,8 +42,9 @@ class SharedFactors(nn.Module):
 
     def change(self, x: Tensor, core: Tensor) -> Tensor:
         """U M V^T x; `core` is (batch, 1 or tokens, r, r)."""
-        # a product by elements: thousands of r x r matrices times a vector each are slow as a batch of products
-        inner = (core * (x @ self.right).unsqueeze(-2)).sum(dim=-1)
+        inner = x @ self.right
+        # one core for all tokens: one product instead of one a token
+        inner = inner @ core[:, 0].mT if core.shape[1] == 1 else (core @ inner.unsqueeze(-1)).squeeze(-1)
         return inner @ self.left.T
 
     def dense(self, weights: Tensor) -> Tensor:
@@ -94,7 +98,7 @@ class ModulatedLinear(nn.Module):
         kind = SharedFactors if factors == "shared" else IndependentFactors
         self.factors = kind(base.in_features, base.out_features, weights, rank, generator)
         self.budget = budget
-        self._known: dict[str, tuple] = {}
+        self._known = Known()
 
     def forward(self, x: Tensor, weights: Tensor | None, slots: Tensor | None = None) -> Tensor:
         """(batch, tokens, in) -> (batch, tokens, out) under weights (batch, slots, count); `slots` (batch, tokens) says which.
@@ -105,39 +109,36 @@ class ModulatedLinear(nn.Module):
         if weights is None:
             return y
         if isinstance(self.factors, IndependentFactors):
-            return y + self.factors.change(x, _placed(weights * self._static_scale(), slots))
+            return y + self.factors.change(x, placed(weights * self._static_scale(), slots))
         core = self.bounded_core(weights)
-        return y + self.factors.change(x, _placed(core, slots))
+        return y + self.factors.change(x, placed(core, slots))
 
     def bounded_core(self, weights: Tensor) -> Tensor:
         """M(w) within the budget: (..., count) -> (..., r, r)."""
         assert isinstance(self.factors, SharedFactors)
-        core = self.factors.core(weights)
-        with torch.no_grad():
-            # inside by more than the rounding of float32
-            beta = self.allowed() * (1 - 2.0**-20)
-            if self.certified_bound() <= beta:
+        with torch.autocast(weights.device.type, enabled=False):  # what is bounded is not rounded
+            core = self.factors.core(weights)
+            if self.always_within():
                 return core
-            left, right = self._once("triangles", (self.factors.left, self.factors.right), self.factors.triangles)
-            small = (left @ core @ right.mT).float()
-            scale = torch.ones(small.shape[:-2], device=small.device)
-            suspect = torch.linalg.matrix_norm(small) > beta
-            if bool(suspect.any()):
-                suspect = _schatten(small) > beta
-            exact = torch.linalg.matrix_norm(small[suspect], ord=2)
-            scale[suspect] = (beta / exact.clamp_min(1e-30)).clamp_max(1.0)
-        return core * scale[..., None, None].to(core.dtype)
+            with torch.no_grad():
+                left, right = self._known.once(
+                    "triangles", (self.factors.left, self.factors.right), self.factors.triangles
+                )
+                scale = scale_within(left @ core @ right.mT, self.allowed())
+            return core * scale[..., None, None].to(core.dtype)
 
-    def _once(self, name: str, tensors: tuple[Tensor, ...], compute):
-        """`compute()`, again only when one of the tensors has changed: each step of training, never while reading."""
-        version = tuple((id(tensor), tensor._version) for tensor in tensors)
-        if self._known.get(name, (None, None))[0] != version:
-            self._known[name] = (version, compute())
-        return self._known[name][1]
+    def always_within(self) -> bool:
+        """Whether the certified bound says that no weights reach the budget, so that nothing need be looked at."""
+        return self.certified_bound() <= self.allowed() * (1 - MARGIN)
+
+    def own_tensors(self) -> tuple[Tensor, ...]:
+        """What the base's matrix is made of: the weight itself, or the buffers that it is computed from."""
+        weight = self.base.weight
+        return (weight,) if isinstance(weight, nn.Parameter) else (*self.base.parameters(), *self.base.buffers())
 
     def allowed(self) -> float:
         """beta = budget x ||W||_2, by the smaller Gram matrix in float64."""
-        return self._once("allowed", (self.base.weight,), self._allowed)
+        return self._known.once("allowed", self.own_tensors(), self._allowed)
 
     def certified_bound(self) -> float:
         """An upper bound of ||dW(w)||_2 over all w of norm sqrt(count / 2), which trigonometric weights have.
@@ -145,7 +146,7 @@ class ModulatedLinear(nn.Module):
         sqrt(m) min(||[M_1 ... M_2m]||_2, ||[M_1; ...; M_2m]||_2) of the small cores; for literal factors the product
         ||U_cat||_2 ||V_cat||_2, whose weights are at most 1.
         """
-        return self._once("bound", tuple(self.factors.parameters()), self._certified_bound)
+        return self._known.once("bound", tuple(self.factors.parameters()), self._certified_bound)
 
     @torch.no_grad()
     def _allowed(self) -> float:
@@ -186,21 +187,12 @@ def soft_weights(scores: Tensor) -> Tensor:
     return functional.softmax(scores, dim=-1)
 
 
-def _placed(values: Tensor, slots: Tensor | None) -> Tensor:
+def placed(values: Tensor, slots: Tensor | None) -> Tensor:
     """The values of each token's slot; a sequence's one slot, or one a token, needs no copy."""
     if slots is None:
         return values
     index = slots.reshape(*slots.shape, *(1,) * (values.dim() - 2)).expand(*slots.shape, *values.shape[2:])
     return values.gather(1, index)
-
-
-def _schatten(matrices: Tensor) -> Tensor:
-    """(tr (M^T M)^8)^(1/16): at least the spectral norm, at most r^(1/16) of it."""
-    scale = torch.linalg.matrix_norm(matrices).clamp_min(1e-30)
-    gram = matrices.mT @ matrices / scale[..., None, None] ** 2
-    for _ in range(2):
-        gram = gram @ gram
-    return scale * (gram * gram).sum(dim=(-2, -1)) ** (1 / 16)
 
 
 def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:

@@ -18,6 +18,14 @@ from geonb.coordinates.recipe import Recipe
 from geonb.train.controllers.polar import Workspace, polar_factor
 
 
+def left_to_others(model: CoordinateModel, recipe: Recipe) -> set[int]:
+    """Which parameters AdamW leaves alone: cores and factors that the ball's step moves, or cores that stay zero."""
+    linears = [linear for layer in model.uses for linear in layer.changes.values()]
+    if recipe.controller == "adamw":
+        return set()
+    return {id(one) for linear in linears for one in linear.factors.parameters()}
+
+
 class TwoRates:
     """AdamW with a linear warm-up and one cosine to zero over the whole run; decay on the base's matrices alone."""
 

@@ -1,7 +1,8 @@
-"""int8 weights by output row, and 8-bit phases: a model of 10 MB, a coordinate of 64 bytes a layer.
+"""int8 weights by output row, and 8-bit phases: preset B of 20 MB instead of 40, a coordinate of 64 bytes a layer.
 
-A weight row is rounded to absmax/127: about 0.74 % of its Frobenius norm for Gaussian entries. A phase is rounded modulo 2 pi to
-steps of 2 pi/256: off by at most pi/256 = 0.0123 rad, and dW by at most that times the sum of the cores' norms.
+A weight row is rounded to absmax/127: about 0.74 % of its Frobenius norm for Gaussian entries. Embedding, predictor, factors and
+cores keep their 32 bits, 3.3 of preset B's 10 million. A phase is rounded modulo 2 pi to steps of 2 pi/256: off by at most
+pi/256 = 0.0123 rad, and dW by what `ChangeBounds.of_rounding` certifies.
 """
 
 from __future__ import annotations

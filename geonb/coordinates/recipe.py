@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from geonb.coordinates.configuration import Configuration
+from geonb.coordinates.configuration import Configuration, number, read_configuration, read_table
 from geonb.errors import InputError
 from geonb.records import Record, plain
 
-CONTROLLERS = ("adamw", "frank-wolfe")
+CONTROLLERS = ("adamw", "frank-wolfe", "none")
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +21,8 @@ class Recipe(Record):
     """Sizes, length and rates of a run.
 
     `controller` moves the cores: "adamw" as everything else, or "frank-wolfe", geonb's step with nothing to tune, in the ball
-    that certifies the budget for every theta; U and V then stay orthonormal where they began.
+    that certifies the budget for every theta; U and V then stay orthonormal where they began. With "none" the cores stay zero:
+    the base alone, as a control. `precision` is that of the large products; the budget, phases, norms and losses stay float32.
     """
 
     configuration: Configuration
@@ -32,6 +38,8 @@ class Recipe(Record):
     controller: str = "adamw"
     evaluate_every: int = 50
     rehearsal: float = 0.25  # share of the steps of phases 2 and 3 that go back to an earlier phase
+    precision: str = "float32"
+    checkpointing: bool = False  # less memory for a forward pass more; the gradients are the same
     prose: str = ""  # a JSONL or text file of running text, read beside the curriculum
 
     def __post_init__(self) -> None:
@@ -39,6 +47,8 @@ class Recipe(Record):
             raise InputError(
                 f"the controller {plain(self.controller)!r} was given; allowed are {', '.join(CONTROLLERS)}."
             )
+        if self.precision not in PRECISIONS:
+            raise InputError(f"the precision {plain(self.precision)!r} was given; allowed are {', '.join(PRECISIONS)}.")
         if self.controller == "frank-wolfe" and self.configuration.factors != "shared":
             raise InputError("frank-wolfe moves the cores of shared factors; literal ones have none: use adamw.")
         for name, least in (("steps", 3), ("rows", 6), ("length", 16), ("evaluate_every", 1)):
@@ -56,3 +66,38 @@ class Recipe(Record):
 
     def summary(self) -> str:
         return f"Recipe({self.configuration.name}, {self.steps} steps of {self.rows} rows, {self.controller})"
+
+    def check_same(self, other: Recipe) -> None:
+        """Raise `InputError` where `other`, which a run is to be resumed with, is not what it was begun with."""
+        for field in dataclasses.fields(self):
+            begun, given = getattr(self, field.name), getattr(other, field.name)
+            if begun != given:
+                raise InputError(
+                    f"the run was begun with another recipe: {field.name} {plain(begun)}, and {plain(given)} was given; "
+                    "a run goes on with what it was begun with: leave that out, or give another folder."
+                )
+
+
+def read_recipe(path: str | Path, start: Recipe | None = None, **given: Any) -> Recipe:
+    """The recipe of a YAML file: fields of the model, and those of the run in a table `training`; `given` ones come first.
+
+    What neither says is that of `start`, or the default.
+
+    Raises `InputError` for an unknown key, a value of another kind, and a recipe that cannot be.
+    """
+    sizes = read_configuration(path)
+    table = read_table(path).get("training") or {}
+    fields = {field.name: field for field in dataclasses.fields(Recipe) if field.name != "configuration"}
+    if not isinstance(table, Mapping):
+        raise InputError(
+            f"{path} has a field 'training' that is no table; allowed are fields such as `steps: 300` in it."
+        )
+    unknown = [key for key in table if key not in fields]
+    if unknown:
+        raise InputError(f"{path} has the field {plain(unknown[0])!r} in training; allowed are {', '.join(fields)}.")
+    read = {} if start is None else start.to_dict()
+    read |= {key: number(value, fields[key].type) for key, value in table.items()}
+    try:
+        return Recipe.from_dict({**read, **given, "configuration": sizes.to_dict()})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

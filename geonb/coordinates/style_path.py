@@ -28,6 +28,10 @@ def style_path(
     Along `phases` a style is phases alone, and the coordinate is the shortest with C theta equal to them in all layers; it needs
     directions of full rank over all layers together, no more of them than coordinates. Raises `InputError` for another way.
     """
+    if steps < 2 or tokens < 1:
+        raise InputError(
+            f"{steps} styles of {tokens} tokens were asked for; allowed are two styles or more, of a token or more."
+        )
     if along not in WAYS:
         raise InputError(f"the way {along!r} was given; allowed are {' and '.join(WAYS)}.")
     ends = style_of(model, tokenizer, first), style_of(model, tokenizer, second)
@@ -45,7 +49,7 @@ def style_path(
             phases = phase_path(start, end, share).double().numpy()
             theta = torch.tensor(theta_for(phases, directions.double().numpy()), dtype=torch.float32)
         made = list(
-            generate(model, encoded(tokenizer, prompt), max_tokens=tokens, switch="never", theta=theta, stop=stop)
+            generate(model, encoded(tokenizer, prompt), max_tokens=tokens, decoding="greedy", theta=theta, stop=stop)
         )
         found.append(Continuation.of(prompt, made, tokenizer))
         near.append(float(kernel(directions @ theta, start)))

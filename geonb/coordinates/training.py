@@ -12,12 +12,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from geonb.coordinates.curriculum import PHASES, Batch, draw_batch, phase_of, sample_texts
-from geonb.coordinates.curriculum_losses import phase_loss
+from geonb.coordinates.curriculum_losses import SPREAD, phase_loss
+from geonb.coordinates.layer_states import layer_states
 from geonb.coordinates.model import CoordinateModel, Reading
-from geonb.coordinates.optimisers import BallOfCores, TwoRates
+from geonb.coordinates.optimisers import BallOfCores, TwoRates, left_to_others
+from geonb.coordinates.precision import Precision
 from geonb.coordinates.recipe import Recipe
 from geonb.coordinates.run import RECIPE, STATE, TOKENIZER, TRACE, load_state, load_tokenizer, save_model, save_state
 from geonb.coordinates.tokenizer import train_tokenizer
+from geonb.coordinates.trace_notes import phase_begins, phase_ends, varies
 from geonb.errors import InputError
 from geonb.records import atomic_write
 from geonb.train.events import EvalEvent, Event, NoteEvent, StepEvent, StopEvent
@@ -33,9 +36,7 @@ def train(recipe: Recipe, folder: str | Path, *, resume: bool = False) -> Iterat
     """
     home = Path(folder)
     if resume:
-        before = Recipe.load(home / RECIPE)
-        if before != recipe:
-            raise InputError(f"{home} was begun with another recipe; give the same one, or another folder.")
+        Recipe.load(home / RECIPE).check_same(recipe)
     elif home.exists() and any(home.iterdir()):
         raise InputError(f"{home} is there and not empty; allowed is a new folder, or --resume to go on with its run.")
     prose_text = _read_prose(recipe.prose)
@@ -57,10 +58,9 @@ class _Run:
         self.recipe, self.home, self.tokenizer, self.prose = recipe, home, tokenizer, prose
         self.model = CoordinateModel(recipe.configuration, seed=recipe.seed)
         self.ball = BallOfCores(self.model, recipe) if recipe.controller == "frank-wolfe" else None
-        left_out = set()
-        if self.ball is not None:
-            left_out = {id(one) for linear in self.ball.linears.values() for one in linear.factors.parameters()}
-        self.adamw = TwoRates(self.model, recipe, left_out)
+        self.model.checkpointed = recipe.checkpointing
+        self.precision = Precision(self.model, recipe.precision)
+        self.adamw = TwoRates(self.model, recipe, left_to_others(self.model, recipe))
         self.tail = _tail(prose)
         self.seen = prose[: -self.tail or None]
         self.best = (0, float("inf"))
@@ -85,16 +85,31 @@ class _Run:
             yield EvalEvent(step=0, loss=self.held_out()["loss"])
         while step < recipe.steps:
             phase = phase_of(step, recipe.steps)
+            number = PHASES.index(phase)
             if step == 0 or phase != phase_of(step - 1, recipe.steps):
-                yield NoteEvent(step=step, because=f"phase {PHASES.index(phase) + 1} of 3 begins: {phase}")
-            yield self._step(step, phase)
+                yield NoteEvent(step=step, because=phase_begins(number, len(PHASES), phase))
+            last = step + 1 == recipe.steps
+            evaluated = (step + 1) % recipe.evaluate_every == 0 or last
+            made = self._step(step, phase, measured=evaluated)
+            yield made
             step += 1
-            if step % recipe.evaluate_every == 0 or step == recipe.steps:
-                found = self.held_out()
+            if made.gradient_norm is None:
+                yield NoteEvent(
+                    step=step, because="the gradients overflowed float16: the step was left out, the scale halved"
+                )
+            ended = last or phase != phase_of(step, recipe.steps)
+            if not (evaluated or ended):
+                continue
+            found = self.held_out()
+            spreads = [found[f"spread/{name}"] for name in PHASES]
+            if evaluated:
                 self.best = min(self.best, (step, found["loss"]), key=lambda one: one[1])
                 yield EvalEvent(step=step, loss=found["loss"], best=self.best[0] == step)
                 told = ", ".join(f"{name} {found[name]:.3f}" for name in PHASES)
-                yield NoteEvent(step=step, because=f"held out: {told}; a coordinate varies by {found['spread']:.3f}")
+                yield NoteEvent(step=step, because=f"held out: {told}; {varies(spreads, SPREAD)}")
+            if ended:
+                yield NoteEvent(step=step, because=phase_ends(number, len(PHASES), phase, spreads, SPREAD))
+            if evaluated:
                 save_state(self.home, step, trace.tell(), self._tensors())
         yield StopEvent(
             step=step,
@@ -105,7 +120,7 @@ class _Run:
             best_loss=self.best[1],
         )
 
-    def _step(self, step: int, phase: str) -> StepEvent:
+    def _step(self, step: int, phase: str, *, measured: bool) -> StepEvent:
         rng = np.random.default_rng([self.recipe.seed, 1, step])
         earlier = PHASES[: PHASES.index(phase)]
         if earlier and rng.random() < self.recipe.rehearsal:
@@ -115,17 +130,20 @@ class _Run:
             phase, rng, self.tokenizer, rows=self.recipe.rows, length=self.recipe.length, prose=self.seen
         )  # fmt: skip
         self.model.train()
-        reading = self.model(batch.tokens[:, :-1])
+        with self.precision.cast():
+            reading = self.model(batch.tokens[:, :-1])
         loss = language_loss(reading, batch)
         theta, phases = coordinates_at(reading, batch)
         terms = phase_loss(phase, theta, phases, batch.labels, batch.partners) if len(theta) else {}
         total = loss + sum(terms.values())
-        total.backward()
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip))
-        gamma = self.ball.step(step) if self.ball is not None else None
-        rate = self.adamw.step(step)
+        length = self.recipe.coordinate_rate * self.adamw.share(step)
+        norm = None
+        if self.precision.backward(total):
+            norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip))
+            if self.ball is not None:
+                length = self.ball.step(step)
+            self.adamw.step(step)
         self.model.zero_grad(set_to_none=True)
-        length = rate if gamma is None else gamma
         return StepEvent(
             step=step + 1,
             loss=float(loss.detach()),
@@ -135,25 +153,26 @@ class _Run:
             eta_weyl=length,
             eta_step=length,
             binding="ceiling",
-            unit="learning rate" if gamma is None else "share of the ball",
+            unit="learning rate" if self.ball is None else "share of the ball",
             gradient_norm=norm,
+            layers=layer_states(self.model, theta.detach(), length, "ceiling") if measured else (),
         )
 
     @torch.no_grad()
     def held_out(self) -> dict[str, float]:
-        """Loss of each phase's held-out texts, their mean, and the mean spread of the coordinates over them."""
+        """Loss of each phase's held-out texts, their mean, and how far a coordinate varies over the texts of each."""
         self.model.eval()
-        found, thetas = {}, []
+        found, spreads = {}, {}
         for number, phase in enumerate(PHASES):
             rng = np.random.default_rng([self.recipe.seed, 2, number])
             batch = draw_batch(phase, rng, self.tokenizer, rows=24, length=self.recipe.length, held_out=True)
             reading = self.model(batch.tokens[:, :-1])
             found[phase] = float(language_loss(reading, batch))
-            thetas.append(coordinates_at(reading, batch)[0])
-        spread = float(torch.cat(thetas).std(dim=0, correction=0).mean())
+            theta = coordinates_at(reading, batch)[0]
+            spreads[f"spread/{phase}"] = float(theta.std(dim=0, correction=0).mean())
         if self.tail:
             found["prose"] = self._prose_loss()
-        return {**found, "loss": sum(found.values()) / len(found), "spread": spread}
+        return {**found, **spreads, "loss": sum(found.values()) / len(found)}
 
     def _prose_loss(self) -> float:
         ids = self.prose[-self.tail :]
@@ -166,7 +185,7 @@ class _Run:
         kept = {f"model/{name}": one for name, one in self.model.named_parameters()}
         kept |= {f"adamw/{name}": one for name, one in self.adamw.state().items()}
         kept["best"] = torch.tensor(self.best, dtype=torch.float64)
-        return kept | (self.ball.state() if self.ball is not None else {})
+        return kept | self.precision.state() | (self.ball.state() if self.ball is not None else {})
 
     @torch.no_grad()
     def _restore(self) -> tuple[int, int]:
@@ -179,6 +198,7 @@ class _Run:
         self.adamw.restore(
             {name.removeprefix("adamw/"): one for name, one in tensors.items() if name.startswith("adamw/")}
         )
+        self.precision.restore(tensors)
         if self.ball is not None:
             self.ball.restore(tensors)
         return step, length
@@ -186,7 +206,9 @@ class _Run:
 
 def language_loss(reading: Reading, batch: Batch) -> Tensor:
     """Nats a counted token."""
-    losses = functional.cross_entropy(reading.logits.flatten(0, 1), batch.tokens[:, 1:].flatten(), reduction="none")
+    losses = functional.cross_entropy(
+        reading.logits.flatten(0, 1).float(), batch.tokens[:, 1:].flatten(), reduction="none"
+    )
     counted = batch.counted.flatten()
     return (losses * counted).sum() / counted.sum()
 

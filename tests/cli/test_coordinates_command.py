@@ -46,19 +46,6 @@ def test_a_run_is_made_and_resumed_and_told(tmp_path):
     assert again == made and trace.read_bytes() == whole
 
 
-def test_a_prompt_is_gone_on_from_the_same_way_twice_and_shown_as_it_is_made(trained):
-    shown = run("generate", trained, "-p", "The baker", "--tokens", 8).stdout
-    found = json.loads(run("generate", trained, "-p", "The baker", "--tokens", 8, "--json").stdout)
-    assert shown.rstrip("\n") == ("The baker" + found["text"]).rstrip("\n") and found["tokens"] <= 8
-
-
-def test_a_conversation_is_answered_line_by_line(trained):
-    said = run(
-        "generate", trained, "--tokens", 4, "--switch", "never", text="What is the colour?\nAnd the price?\n\n"
-    ).stdout
-    assert said.count("model: ") == 2
-
-
 def test_an_exported_style_says_in_peft_what_the_model_says_under_it(trained, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -117,11 +104,7 @@ def test_misuse_is_one_sentence_and_leaves_nothing(trained, tmp_path, capsys):
         capsys, "train", "-o", none, "--preset", "tiny", "--controller", "sgd"
     )
     assert "is there and not empty" in refused(capsys, "train", "-o", trained, "--preset", "tiny")
-    assert "--json was given without --prompt" in refused(capsys, "generate", trained, "--json")
     assert "an empty text was given" in refused(capsys, "generate", trained, "-p", " ")
-    assert "a style is a coordinate of its own" in refused(
-        capsys, "generate", trained, "-p", "a", "--style", "b", "--refine", 1
-    )
     assert "NAME=EXAMPLE TEXT" in refused(capsys, "export", trained, "-o", none, "--style", "../x=a")
     assert "allowed are sphere and phases" in refused(
         capsys, "interpolate", trained, "--first", "a", "--second", "b", "-p", "c", "--along", "x"

@@ -113,8 +113,9 @@ CASES = [
     pytest.param(("claims run", "made-claim"), marks=slow),
     ("coordinates verify", "--preset", "tiny"),
     ("coordinates train", "-o", "run", "--preset", "tiny", "--steps", "3", "--rows", "6", "--length", "48"),
-    ("coordinates generate", "{coordinates}", "-p", "The baker", "--tokens", "3", "--refine", "1", "--int8"),
+    ("coordinates generate", "{coordinates}", "-p", "The baker", "--tokens", "3", "--refine", "1", "--weights", "int8"),
     ("coordinates analyze", "{coordinates}", "-t", "The bakers"),
+    ("coordinates analyze", "{coordinates}", "--clusters", "style", "--count", "3"),
     (
         "coordinates interpolate",
         "{coordinates}",

@@ -85,13 +85,42 @@ def test_no_loss_is_least_where_everything_is_one_coordinate():
         collapsed = float(loss(one))
         assert descended(loss, phases_of(0)) < 0.7 * collapsed
     # a collapsed theta has the highest floor term, and one that varies has none
-    assert float(variance_floor(torch.zeros(12, 8))) == pytest.approx(0.25, rel=1e-3)
+    assert float(variance_floor(torch.zeros(12, 8))) == pytest.approx(0.5, rel=1e-3)
     assert float(variance_floor(torch.randn(500, 8) * 2)) == 0
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 1000), st.floats(0.05, 0.45))
+def test_the_floor_pushes_with_one_force_up_to_the_floor_and_none_above(seed, size):
+    """A square would push ever less: any steady pull would settle below the floor."""
+    drawn = np.random.default_rng(seed).normal(size=(12, 8))
+    drawn = (drawn - drawn.mean(axis=0)) / drawn.std(axis=0)
+    theta = torch.tensor(drawn * size, requires_grad=True)
+    value = variance_floor(theta)
+    assert float(value.detach()) == pytest.approx(0.5 - size, abs=1e-6)
+    value.backward()
+    assert theta.grad is not None and float(theta.grad.norm()) == pytest.approx(1 / np.sqrt(12 * 8), rel=1e-4)
+    above = torch.tensor(drawn * 0.6, requires_grad=True)
+    variance_floor(above).backward()
+    assert above.grad is not None and float(above.grad.abs().max()) == 0
+
+
+def test_a_weaker_pull_is_held_at_the_floor():
+    """A pull to one point of every text, with half the largest force of the floor: the minimum of the sum is the floor."""
+    theta = torch.tensor(np.random.default_rng(0).normal(size=(12, 8)), requires_grad=True)
+    optimiser = torch.optim.Adam([theta], lr=3e-3)
+    for _ in range(800):
+        optimiser.zero_grad()
+        pull = 0.5 * (theta - theta.mean(dim=0)).square().mean(dim=0).sqrt().mean()
+        (variance_floor(theta) + pull).backward()
+        optimiser.step()
+    np.testing.assert_allclose(theta.detach().numpy().std(axis=0), 0.5, atol=0.02)
 
 
 def test_shuffled_labels_give_no_gain():
     made = phases_of(1)
     descended(lambda p: contrast(p, LABELS, PARTNERS), made)
+    made = made.detach()
     true = float(contrast(made, LABELS))
     rng = np.random.default_rng(0)
     drawn = [LABELS[torch.tensor(rng.permutation(12))] for _ in range(20)]
@@ -103,9 +132,10 @@ def test_shuffled_labels_give_no_gain():
 def test_a_dialogue_is_pulled_together_and_two_dialogues_are_not():
     theta = torch.randn(6, 8, requires_grad=True)
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
-    expected = np.mean([float((theta[i] - theta[i - 1]).square().mean()) for i in (1, 2, 4, 5)])
+    plain = theta.detach()
+    expected = np.mean([float((plain[i] - plain[i - 1]).square().mean()) for i in (1, 2, 4, 5)])
     value = temporal(theta, labels)
-    assert float(value) == pytest.approx(expected, rel=1e-6)
+    assert float(value.detach()) == pytest.approx(expected, rel=1e-6)
     value.backward()
     # the one before is held, so the first of a dialogue, and nothing across dialogues, feels a pull
     assert theta.grad[0].abs().max() == 0 and theta.grad[3].abs().max() == 0 and theta.grad[1].abs().max() > 0

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from geonb.coordinates.configuration import preset
+from geonb.coordinates.curriculum import PHASES, draw_batch
 from geonb.coordinates.recipe import Recipe
 from geonb.coordinates.run import MODEL, STATE, TRACE, load_model, load_tokenizer
+from geonb.coordinates.trained import trained_model
 from geonb.coordinates.training import train
 from geonb.errors import InputError
 from geonb.train.events import EvalEvent, NoteEvent, StepEvent, StopEvent, event_from_line
@@ -49,6 +51,21 @@ def test_the_trace_tells_phases_losses_and_the_end(tmp_path):
     )
 
 
+def measured_spread(folder, made):
+    """How far coordinates vary over held-out texts, one text at a time, from the finished model."""
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    found = []
+    for number, phase in enumerate(PHASES):
+        rng = np.random.default_rng([made.seed, 2, number])
+        batch = draw_batch(phase, rng, tokenizer, rows=24, length=made.length, held_out=True)
+        with torch.no_grad():
+            thetas = [
+                model(batch.tokens[row : row + 1, : place + 1]).theta[0, -1] for row, place in batch.ends.tolist()
+            ]
+        found.append(float(np.std(np.stack([one.numpy() for one in thetas]), axis=0).mean()))
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("controller", ["adamw", "frank-wolfe"])
 def test_the_tiny_model_learns_its_curriculum_and_its_coordinates_do_not_collapse(tmp_path, controller):
@@ -57,12 +74,15 @@ def test_the_tiny_model_learns_its_curriculum_and_its_coordinates_do_not_collaps
     events = told(tmp_path / "run")
     losses = [one.loss for one in events if isinstance(one, EvalEvent)]
     assert losses[-1] < 0.6 * losses[0] and losses[-1] == min(losses)
-    spread = [
-        float(one.because.split("varies by ")[1])
-        for one in events
-        if isinstance(one, NoteEvent) and "varies" in one.because
-    ]
-    assert min(spread) > 0.25
+    told_spreads = trained_model(tmp_path / "run").spreads
+    assert [one.phase for one in told_spreads] == list(PHASES) and [one.step for one in told_spreads] == [48, 144, 240]
+    for one in told_spreads:
+        assert one.held and min(one.spreads) > 0.5, one
+    # not only where phases end: at every look at held-out texts
+    looks = [one.because for one in events if isinstance(one, NoteEvent) and one.because.startswith("held out")]
+    for look in looks:
+        assert min(map(float, look.split("varies by ")[1].split(" (")[0].split(", "))) > 0.5
+    assert measured_spread(tmp_path / "run", made) == pytest.approx(told_spreads[-1].spreads, abs=6e-4)
     model = load_model(tmp_path / "run")
     theta = torch.randn(6, 64) * 8 / np.sqrt(64)
     for layer in model.uses:
@@ -120,7 +140,8 @@ def test_a_damaged_checkpoint_is_found(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"controller": "sgd"}, "allowed are adamw, frank-wolfe"),
+        ({"controller": "sgd"}, "allowed are adamw, frank-wolfe, none"),
+        ({"precision": "int8"}, "allowed are float32, bfloat16, float16"),
         ({"steps": 1}, "allowed is 3 or more"),
         ({"length": 500}, "the context of the model is 256"),
         ({"warmup": 1.0}, "shares from 0 to 1"),

@@ -148,6 +148,11 @@ function render({ model, el }) {
     const margin = 0.05 * (found[1] - found[0]);
     const y = new Scale(found[0] - margin, found[1] + margin, top + 140, top);
     axes(layer, x, y, { xLabel: "step", yLabel: "nats per token" });
+    for (const [step, name] of state.phases || []) {
+      if (step > until || step < x.low) continue;
+      layer.append(g("line", { x1: x.at(step), x2: x.at(step), y1: y.end, y2: y.start, stroke: COLOUR.green, "stroke-dasharray": "3 3", class: "gn-phase" }),
+        g("text", { x: x.at(step) + 4, y: Math.min(y.start, y.end) + 12, "font-size": 11, "data-phase": name }, name));
+    }
     layer.append(line(shown.step || [], shown.loss || [], x, y, COLOUR.grey, { "stroke-width": 1, "data-series": "loss" }));
     for (const [key, colour] of [["loss", COLOUR.blue], ["retention_loss", COLOUR.orange]]) {
       const drawn = evaluations.filter((event) => event.step >= x.low && event.step <= x.high && typeof event[key] === "number");

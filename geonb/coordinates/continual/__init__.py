@@ -5,7 +5,7 @@ from __future__ import annotations
 from geonb import _lazy
 
 _NAMES = {
-    "ForgettingTable": "table",
+    "ForgettingTable": "results",
     "Operation": "operation",
     "Prompt": "operation",
     "RoutingReport": "routing",

@@ -35,7 +35,7 @@ class Task(Protocol):
     test: Any
 
     def chance(self) -> float: ...
-    def batch(self, rng: np.random.Generator) -> Any: ...
+    def batch(self, rng: np.random.Generator, size: int | None = None) -> Any: ...  # of its own size unless told
 
 
 class TaskFactors(SharedFactors):

@@ -1,4 +1,4 @@
-"""The thin stage: random teachers of four classes on one input space, learned by an MLP 32-64-4 whose matrices are modulated.
+"""The stage of teachers: random ones of four classes on one input space, learned by an MLP 32-64-4 whose matrices are modulated.
 
 The tasks share their inputs and nothing of a question says which task it is, so the task's id is always given here.
 """
@@ -62,8 +62,8 @@ class Teacher:
         self.size = batch
         self.test = self._labelled(rng, tests)
 
-    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        return self._labelled(rng, self.size)
+    def batch(self, rng: np.random.Generator, size: int | None = None) -> tuple[Tensor, Tensor]:
+        return self._labelled(rng, size or self.size)
 
     def chance(self) -> float:
         """The share of the most frequent class among the tests."""

@@ -15,15 +15,20 @@ from geonb.records import Record
 class ForgettingRow(Record):
     """One arm on one sequence; `matrix[k][j]` is the exact accuracy on task j after task k, `shares` that of parts of answers."""
 
-    stage: str  # pilot or operations
+    stage: str  # teachers or operations
     tasks: int
     seed: int
     arm: str
     optimiser: str
     steps: int  # a task
-    pretraining: int  # steps of the base, 0 for the pilot
-    rates: tuple[float, float, float]  # of base, LoRA and cores
+    pretraining: int  # steps of the base, 0 for teachers
+    rates: tuple[float, ...]  # as in `Rates.values`
+    pairs: int  # of the cores
+    lora: int  # rank of a LoRA for each task
     parameters: int  # trained, over all tasks
+    read_for_one: int  # of those, read when one task is asked
+    start: tuple[float, ...]  # accuracy before anything was learned
+    before: tuple[float, ...]  # accuracy on each task just before it was learned; none for joint training
     chance: tuple[float, ...]  # the most frequent answer's share, task by task
     matrix: tuple[tuple[float, ...], ...]
     shares: tuple[tuple[float, ...], ...]
@@ -35,24 +40,16 @@ class ForgettingRow(Record):
     @property
     def key(self) -> str:
         """What makes two runs the same run."""
-        return row_key(
-            self.stage, self.tasks, self.seed, self.arm, self.optimiser, self.steps, self.pretraining, self.rates
-        )
+        return row_key(**{name: getattr(self, name) for name in KEYS})
 
 
-def row_key(
-    stage: str,
-    tasks: int,
-    seed: int,
-    arm: str,
-    optimiser: str,
-    steps: int,
-    pretraining: int,
-    rates: tuple[float, float, float],
-) -> str:
-    """The key of a run, from what it was asked with."""
-    rate = ",".join(f"{one:g}" for one in rates)
-    return f"{stage}/{tasks}/{seed}/{arm}/{optimiser}/{steps}/{pretraining}/{rate}"
+# what a run was asked with
+KEYS = ("stage", "tasks", "seed", "arm", "optimiser", "steps", "pretraining", "rates", "pairs", "lora")
+
+
+def row_key(**asked: object) -> str:
+    """The key of a run, from what it was asked with: all of `KEYS`."""
+    return json.dumps([asked[name] for name in KEYS], separators=(",", ":"))
 
 
 def read_rows(path: Path) -> dict[str, ForgettingRow]:

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from geonb.coordinates.continual.inference import accuracy_by_guess
-from geonb.coordinates.continual.language import END, SIZES, OperationTask, Reader, encode, pretrain, theta_of
+from geonb.coordinates.continual.language import END, SIZES, OperationTask, Reader, encode, theta_of
 from geonb.coordinates.continual.learner import core_weights, cores, task_phases
 from geonb.coordinates.continual.operations import by_name, draw, sequence
+from geonb.coordinates.continual.pretraining import pretrain
 from geonb.coordinates.continual.routing import ROUTERS, RoutingReport, nearest_centroid, routing_report
 from geonb.coordinates.model import CoordinateModel
 from geonb.coordinates.phases import orthogonal_phases

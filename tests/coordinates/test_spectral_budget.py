@@ -1,0 +1,85 @@
+"""Norms of many small matrices: exact to 2e-6 from above, whatever the matrices are, and never above the budget."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geonb.coordinates.spectral_budget import scale_within, spectral_norms
+
+ROUNDING = 1e-6  # of float32, in either direction
+
+
+def with_values(values, seed, count=20):
+    """Matrices of given singular values between random orthogonal ones."""
+    rng = np.random.default_rng(seed)
+    size = len(values)
+    left, right = (np.linalg.qr(rng.normal(size=(count, size, size)))[0] for _ in range(2))
+    return torch.tensor(left * np.asarray(values) @ right, dtype=torch.float32)
+
+
+def exact(matrices):
+    return np.linalg.norm(matrices.double().numpy(), 2, axis=(1, 2))
+
+
+HARD = {
+    "one": [1.0] + [0.0] * 11,
+    "all the same": [1.0] * 12,
+    "two the same": [1.0, 1.0] + [0.3] * 10,
+    "two nearly the same": [1.0, 0.99999] + [0.5] * 10,
+    "a slow decay": list(0.98 ** np.arange(12)),
+    "a wide range": list(10.0 ** -np.arange(12.0)),
+    "hardly anything": [1e-18] + [1e-19] * 11,
+    "very much": [1e15] + [1e14] * 11,
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_no_arrangement_of_singular_values_is_taken_for_less_than_it_is(name):
+    matrices = with_values(HARD[name], seed=1)
+    error = spectral_norms(matrices).double().numpy() / exact(matrices) - 1
+    assert -ROUNDING < error.min() and error.max() < 2e-6 + ROUNDING
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 13), st.floats(-6, 6))
+def test_random_matrices_of_any_size_have_their_norm(seed, rank, magnitude):
+    drawn = np.random.default_rng(seed).normal(size=(30, rank, rank)) * 10.0**magnitude
+    matrices = torch.tensor(drawn, dtype=torch.float32)
+    error = spectral_norms(matrices).double().numpy() / exact(matrices) - 1
+    assert -ROUNDING < error.min() and error.max() < 2e-6 + ROUNDING
+
+
+def test_a_leading_vector_orthogonal_to_the_start_is_not_missed():
+    """The vector that the products begin with is fixed; here it has no part in the leading direction."""
+    start = (1 + torch.arange(6.0).square().cos() / 2).double()
+    basis = np.linalg.qr(np.column_stack([start.numpy(), np.random.default_rng(0).normal(size=(6, 5))]))[0]
+    # the second column is orthogonal to the start and has the largest value
+    matrix = torch.tensor(basis @ np.diag([0.5, 1.0, 0.1, 0.1, 0.1, 0.1]) @ basis.T, dtype=torch.float32)
+    assert float(spectral_norms(matrix[None])) == pytest.approx(1.0, abs=3e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.05, 3))
+def test_what_is_scaled_is_at_its_budget_and_what_fits_is_left_alone(seed, beta):
+    matrices = torch.tensor(np.random.default_rng(seed).normal(size=(3, 7, 5, 5)) * 0.3, dtype=torch.float32)
+    scale = scale_within(matrices, beta).double().numpy()
+    norms = np.linalg.norm(matrices.double().numpy(), 2, axis=(-2, -1))
+    assert (scale * norms <= beta).all()
+    fits = norms < beta * (1 - 1e-5)
+    assert (scale[fits] == 1).all() and (scale[norms > beta] * norms[norms > beta] > beta * (1 - 1e-5)).all()
+
+
+def test_each_matrix_has_its_own_budget_and_a_zero_matrix_any():
+    matrices = torch.stack([torch.eye(3), 4 * torch.eye(3), torch.zeros(3, 3)])
+    scale = scale_within(matrices, torch.tensor([2.0, 2.0, 0.0]))
+    assert scale.tolist() == pytest.approx([1.0, 0.5, 1.0], rel=1e-5)
+
+
+def test_a_matrix_is_scaled_the_same_whoever_else_is_looked_at():
+    """What a later token does must not move an earlier one's logits by a bit."""
+    matrices = with_values(list(0.97 ** np.arange(12)), seed=3, count=70)
+    whole = scale_within(matrices, 0.5)
+    for count in (1, 2, 17, 64):
+        assert torch.equal(scale_within(matrices[:count], 0.5), whole[:count])
