@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 CORE = [
     path
     for path in sorted((ROOT / "geonb").rglob("*.py"))
-    if path.relative_to(ROOT / "geonb").parts[0] not in {"cli", "magics.py"}
+    if path.relative_to(ROOT / "geonb").parts[0] not in {"__main__.py", "cli", "magics.py"}
 ]
 
 

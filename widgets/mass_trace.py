@@ -193,6 +193,7 @@ class MassTrace(View):
             "unit": columns.unit,
             "layers": columns.layers,
             "phases": [list(one) for one in columns.phases],
+            "curriculum": bool(self._horizon),
             "evaluations": [
                 # the sentences of the last evaluation alone: those of a hundred would be most of a message
                 {name: event.get(name) for name in kept} | ({} if event is evaluations[-1] else _without_reasons(event))

@@ -62,6 +62,9 @@ class CoordinateClusters(Record):
         value = self.found.silhouette.value
         if value <= high:
             return f"The labels are no clusters: {value:.3f} lies within what permuted labels give, up to {high:.3f}."
+        if value <= 0:  # each item is nearer to another label's than to its own, in the mean
+            above = f"is above what permuted labels give, up to {high:.3f}, and not above 0"
+            return f"The labels are no clusters: {value:.3f} {above}."
         if self.over_control is None:
             return f"The labels are clusters: {value:.3f}, permuted labels {low:.3f} to {high:.3f}."
         interval = self.over_control.interval

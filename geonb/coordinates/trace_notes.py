@@ -27,7 +27,8 @@ class PhaseSpread(Record):
 
     def summary(self) -> str:
         told = ", ".join(f"{one:.2f}" for one in self.spreads)
-        return f"{self.phase} to step {self.step}: {told}, floor {self.floor:g} {'held' if self.held else 'not held'}"
+        floor = f"floor {self.floor:g} {'held' if self.held else 'not held'} over what was learned so far"
+        return f"{self.phase} to step {self.step}: {told}; {floor}"
 
 
 def phase_begins(number: int, phases: int, name: str) -> str:

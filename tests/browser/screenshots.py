@@ -97,6 +97,31 @@ def of_lab(browser, scratch: Path) -> None:
         page.close()
 
 
+def of_coordinates(browser, scratch: Path) -> None:
+    """A small coordinate model's run with the three phases of its curriculum, in a notebook."""
+    from geonb.coordinates.configuration import preset
+    from geonb.coordinates.recipe import Recipe
+    from geonb.coordinates.training import train as train_coordinates
+
+    folder = scratch / "coordinates"
+    folder.mkdir()
+    recipe = Recipe(configuration=preset("tiny"), steps=300, evaluate_every=100, base_rate=3e-3)
+    for _ in train_coordinates(recipe, folder / "styles"):
+        pass
+    cells = ["from geonb.widgets import MassTrace\nMassTrace('styles')"]
+    notebook(folder / "phases.ipynb", cells)
+    with lab(folder, log=scratch / "coordinates.log") as address:
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(120_000)
+        page.goto(f"{address}/lab/workspaces/auto-y/tree/phases.ipynb?token={TOKEN}")
+        page.wait_for_selector(".jp-Notebook .jp-Cell")
+        run_all(page)
+        wait_until_idle(page)
+        page.wait_for_selector(".gn-mass-trace [data-phase]")
+        keep(framed(page, "mass-trace"), "coordinate-run.png")
+        page.close()
+
+
 def main() -> None:
     """Train what is missing, serve, look, write."""
     from playwright.sync_api import sync_playwright
@@ -121,6 +146,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         of_dashboard(browser, address)
         of_lab(browser, scratch)
+        of_coordinates(browser, scratch)
         browser.close()
 
 

@@ -107,8 +107,8 @@ function axes(parent, x, y, { xLabel = "", yLabel = "", xTicks = true, count = 5
   parent.append(g("line", { x1: x.start, x2: x.end, y1: y.start, y2: y.start, class: "gn-axis" }));
   if (xLabel) parent.append(g("text", { x: (x.start + x.end) / 2, y: y.start + 30, "text-anchor": "middle",
     class: "gn-tick" }, xLabel));
-  if (yLabel) parent.append(g("text", { x: x.start - 46, y: (y.start + y.end) / 2, "text-anchor": "middle",
-    class: "gn-tick", transform: `rotate(-90 ${x.start - 46} ${(y.start + y.end) / 2})` }, yLabel));
+  if (yLabel) parent.append(g("text", { x: x.start - 54, y: (y.start + y.end) / 2, "text-anchor": "middle",
+    class: "gn-tick", transform: `rotate(-90 ${x.start - 54} ${(y.start + y.end) / 2})` }, yLabel));
 }
 
 function path(xs, ys, x, y) {

@@ -115,8 +115,8 @@ function render({ model, el }) {
   function bounds(layer, shown, x, top) {
     const series = ["eta_ceiling", "eta_sps", "eta_weyl", "eta_step"].map((key) => data[key] || []);
     const found = extent(series, true);
-    layer.append(g("text", { x: LEFT, y: top - 12, class: "gn-title" }, "Step size and its three bounds"));
-    legend(layer, LEFT + 230, top - 12, [["step taken", COLOUR.blue, "5 3"], ...LINES.map(([label, , colour]) => [label, colour])]);
+    layer.append(g("text", { x: LEFT, y: top - 12, class: "gn-title" }, state.curriculum ? "Step size" : "Step size and its three bounds"));
+    legend(layer, LEFT + 230, top - 12, [["step taken", COLOUR.blue, "5 3"], ...(state.curriculum ? [] : LINES.map(([label, , colour]) => [label, colour]))]);
     if (!found) { layer.append(g("text", { x: LEFT, y: top + 60 }, "no step yet")); return top + 190; }
     const y = new Scale(found[0] / 1.3, found[1] * 1.3, top + 160, top, true);
     axes(layer, x, y, { yLabel: (state.unit || "").slice(0, 34) });
@@ -164,6 +164,7 @@ function render({ model, el }) {
   }
 
   function gapAndNoise(layer, shown, x, top) {
+    if (state.curriculum) return top; // nothing derives a stop from them in such a run
     const middle = (LEFT + RIGHT) / 2;
     for (const [key, title, colour, start, end] of [["gap", "Duality gap (nats)", COLOUR.green, LEFT, middle - 40],
       ["noise_scale", "Noise scale (examples)", COLOUR.purple, middle + 40, RIGHT]]) {
@@ -218,6 +219,7 @@ function render({ model, el }) {
     const evaluation = evaluationAt(until) || { conditions: [] };
     const latest = state.evaluations.at(-1) || { conditions: [] };
     const known = (latest.conditions.length ? latest : evaluation).conditions;
+    lights.style.display = state.curriculum ? "none" : "";
     lights.replaceChildren(h("span", { class: "gn-soft" }, "Certificate"), ...(known.length ? known.map((template) => {
       const condition = evaluation.conditions.find((item) => item.name === template.name) || { ...template, status: "unmeasured", because: "not measured at this step" };
       return h("span", { class: `gn-chip gn-light gn-${condition.status.replace(" ", "")}`, title: condition.because, "data-status": condition.status },
