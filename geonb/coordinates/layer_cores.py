@@ -6,7 +6,7 @@ done for each matrix, layer and token apart is done here for all of them togethe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,44 +23,72 @@ def together(linears: Sequence[ModulatedLinear]) -> bool:
     return all(type(one.factors) is SharedFactors and "bounded_core" not in vars(one) for one in linears)
 
 
-def bounded_cores(rows: Rows, weights: Sequence[Tensor], known: Known) -> Tensor:
-    """M(w) within the budget of all `rows`: weights (batch, slots, count) a row -> (rows, batch, slots, matrices, r, r)."""
+def bounded_cores(rows: Rows, weights: Sequence[Tensor], known: Known, *, orthonormal: bool = False) -> Tensor:
+    """M(w) within the budget of all `rows`: weights (batch, slots, count) a row -> (rows, batch, slots, matrices, r, r).
+
+    With `orthonormal`, where no graph is kept, it is R_u M R_v^T of U = Q_u R_u and V = Q_v R_v, which stands between Q_u and
+    Q_v: its singular values are those of the change itself, so that a look at the budget needs no product of its own.
+    """
     factors = [[_shared(one) for one in row] for row in rows]
     cores: list[Tensor] = [one.cores for row in factors for one in row]
     rank, width = cores[0].shape[-1], len(rows[0])
-    stacked = _known_or_now(known, "cores", cores, lambda: _stacked(factors))
+    if orthonormal:
+        tensors = [tensor for row in factors for one in row for tensor in one.parameters()]
+        stacked = known.once("orthonormal cores", tensors, lambda: _stacked(factors, SharedFactors.small))
+    else:
+        stacked = _known_or_now(known, "cores", cores, lambda: _stacked(factors, lambda one, core: core))
     given = torch.stack(list(weights))
     with torch.autocast(given.device.type, enabled=False):  # what is bounded is not rounded
         core = (given.flatten(1, 2) @ stacked).unflatten(1, given.shape[1:3]).unflatten(-1, (width, rank, rank))
-        scale = _scale(rows, core, known)
+        scale = _scale(rows, core, known, orthonormal)
         if scale is None:
             return core
         return core * scale if core.requires_grad else core.mul_(scale)
 
 
 @torch.no_grad()
-def _scale(rows: Rows, core: Tensor, known: Known) -> Tensor | None:
+def _scale(rows: Rows, core: Tensor, known: Known, orthonormal: bool) -> Tensor | None:
     """What brings each core within its budget, or None where all are."""
     tensors = [tensor for row in rows for one in row for tensor in (*one.own_tensors(), *one.factors.parameters())]
     budget = known.once("budget", tensors, lambda: _budget(rows))
     if budget is None:
         return None
     beta, left, right = budget  # (rows, 1, 1, matrices) and twice (rows, 1, 1, matrices, r, r)
-    small = left @ core.float() @ right.mT
-    scale = scale_within(small, beta)
+    scale = scale_within(core.float() if orthonormal else left @ core.float() @ right.mT, beta)
     return scale[..., None, None].to(core.dtype) if bool((scale < 1).any()) else None
 
 
 def changed(
-    linears: Sequence[ModulatedLinear], x: Tensor, cores: Tensor, slots: Tensor | None, known: Known
+    linears: Sequence[ModulatedLinear],
+    x: Tensor,
+    cores: Tensor,
+    slots: Tensor | None,
+    known: Known,
+    *,
+    orthonormal: bool = False,
 ) -> list[Tensor]:
-    """W x + U M V^T x of matrices that read the same x (batch, tokens, in); cores (batch, slots, matrices, r, r)."""
-    rights: list[Tensor] = [_shared(one).right for one in linears]
-    name = f"right of {len(rights)}"
-    right = rights[0] if len(rights) == 1 else _known_or_now(known, name, rights, lambda: torch.cat(rights, dim=1))
+    """W x + U M V^T x of matrices that read the same x (batch, tokens, in); cores (batch, slots, matrices, r, r).
+
+    With `orthonormal` the cores stand between Q_u and Q_v of U = Q_u R_u and V = Q_v R_v.
+    """
+    factors = [_shared(one) for one in linears]
+    lefts: list[Tensor] = [one.left for one in factors]
+    rights: list[Tensor] = [one.right for one in factors]
+    if orthonormal:
+        lefts = known.once(f"bases of {len(lefts)} lefts", lefts, lambda: _bases(lefts))
+        right = known.once(f"bases of {len(rights)} rights", rights, lambda: torch.cat(_bases(rights), dim=1))
+    elif len(rights) == 1:
+        right = rights[0]
+    else:
+        right = _known_or_now(known, f"right of {len(rights)}", rights, lambda: torch.cat(rights, dim=1))
     inner = (x @ right).unflatten(-1, (len(rights), -1))
     inner = through(inner, placed(cores, slots)).to(x.dtype)
-    return [one.base(x) + inner[..., place, :] @ _shared(one).left.T for place, one in enumerate(linears)]
+    return [one.base(x) + inner[..., place, :] @ lefts[place].T for place, one in enumerate(linears)]
+
+
+def _bases(factors: Sequence[Tensor]) -> list[Tensor]:
+    """Q of each factor: the same decomposition as that of `SharedFactors.triangles`."""
+    return [torch.linalg.qr(one).Q for one in factors]
 
 
 def through(inner: Tensor, cores: Tensor) -> Tensor:
@@ -86,9 +114,9 @@ def _budget(rows: Rows) -> tuple[Tensor, Tensor, Tensor] | None:
     return beta.reshape(shape), left.reshape(*shape, *left.shape[1:]), right.reshape(*shape, *right.shape[1:])
 
 
-def _stacked(factors: list[list[SharedFactors]]) -> Tensor:
-    """(rows, count, matrices x r x r)."""
-    return torch.stack([torch.cat([one.cores.flatten(1) for one in row], dim=1) for row in factors])
+def _stacked(factors: list[list[SharedFactors]], form: Callable[[SharedFactors, Tensor], Tensor]) -> Tensor:
+    """(rows, count, matrices x r x r) of each matrix's cores in a form."""
+    return torch.stack([torch.cat([form(one, one.cores).flatten(1) for one in row], dim=1) for row in factors])
 
 
 def _known_or_now(known: Known, name: str, tensors: list, compute) -> Tensor:

@@ -91,12 +91,12 @@ class Layer(nn.Module):
         number: int,
         cores: Tensor | None = None,
     ) -> Tensor:
-        """x (batch, tokens, width) one layer on; `cores` (batch, slots, matrices, r, r) where they are known already."""
-        linears = list(self.changes.values())
+        """x (batch, tokens, width) one layer on; `cores` (batch, slots, matrices, r, r), between bases, where they are known."""
+        linears, orthonormal = list(self.changes.values()), cores is not None
         if weights is not None and cores is None and together(linears):
             cores = bounded_cores([linears], [weights], self._known)[0]
         sizes, normed = self.sizes, self.attention_norm(x)
-        mapped = self._mapped(TARGETS[:3], normed, weights, slots, cores)
+        mapped = self._mapped(TARGETS[:3], normed, weights, slots, cores, orthonormal)
         q, k, v = (_heads(one, sizes.head_width) for one in mapped)
         q, k = rotate(q, rotation), rotate(k, rotation)
         if cache is not None:
@@ -110,17 +110,24 @@ class Layer(nn.Module):
         )
         x = x + self.block.o(mixed.transpose(1, 2).flatten(2))
         normed = self.feed_forward_norm(x)
-        (gate,) = self._mapped(TARGETS[3:], normed, weights, slots, cores)
+        (gate,) = self._mapped(TARGETS[3:], normed, weights, slots, cores, orthonormal)
         return x + self.block.down(functional.silu(gate) * self.block.up(normed))
 
     def _mapped(
-        self, names, x: Tensor, weights: Tensor | None, slots: Tensor | None, cores: Tensor | None
+        self,
+        names,
+        x: Tensor,
+        weights: Tensor | None,
+        slots: Tensor | None,
+        cores: Tensor | None,
+        orthonormal: bool,
     ) -> list[Tensor]:
         linears = [self.changes[name] for name in names]
         if weights is None or cores is None:
             return [one(x, weights, slots) for one in linears]
         first = TARGETS.index(names[0])
-        return changed(linears, x, cores[:, :, first : first + len(names)], slots, self._known)
+        chosen = cores[:, :, first : first + len(names)]
+        return changed(linears, x, chosen, slots, self._known, orthonormal=orthonormal)
 
 
 class CoordinateModel(nn.Module):
@@ -197,7 +204,7 @@ class CoordinateModel(nn.Module):
         rows = [list(layer.changes.values()) for layer in self.uses]
         if torch.is_grad_enabled() or not together([one for row in rows for one in row]):
             return [None] * len(rows)
-        return list(bounded_cores(rows, weights, self._known))
+        return list(bounded_cores(rows, weights, self._known, orthonormal=True))
 
     def predict(self, embedded: Tensor, mode: str, cache: KeyValueCache | None = None) -> Tensor:
         """theta of each slot from the embeddings (batch, tokens, width): a slot a token, or the last token's alone."""
