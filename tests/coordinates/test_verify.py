@@ -59,7 +59,7 @@ def test_positions_that_start_anew_behind_a_cache_are_found(monkeypatch):
 
 
 def test_a_model_that_ignores_its_coordinate_is_found(monkeypatch):
-    monkeypatch.setattr(model_module, "changed", lambda linears, x, *rest: [one.base(x) for one in linears])
+    monkeypatch.setattr(model_module, "changed", lambda linears, x, *rest, **named: [one.base(x) for one in linears])
     assert {"theta changes what is said", "every parameter gets a gradient"} <= failing(verify(preset("tiny")))
 
 
