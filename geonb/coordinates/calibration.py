@@ -56,13 +56,7 @@ class Calibration(Record):
 
 def held_out_texts(count: int, *, seed: int = 0) -> list[str]:
     """`count` texts with contents that no training saw: a sentence and a dialogue of two turns in turns."""
-    rng = np.random.default_rng([seed, 41])
-    return [
-        "".join(grammar.dialogue(rng, 2, held_out=True))
-        if place % 2
-        else grammar.draw_sentence(rng, held_out=True).text()
-        for place in range(count)
-    ]
+    return grammar.held_out_texts(count, np.random.default_rng([seed, 41]))
 
 
 @torch.no_grad()

@@ -147,3 +147,11 @@ def dialogue(rng: np.random.Generator, turns: int, *, held_out: bool) -> list[st
             f"User: {opening}What is the {aspect} of the {thing}?\nAssistant: The {thing} is {facts[aspect]}.\n"
         )
     return spoken
+
+
+def held_out_texts(count: int, rng: np.random.Generator) -> list[str]:
+    """`count` texts with contents that no training saw: a sentence and a dialogue of two turns in turns."""
+    return [
+        "".join(dialogue(rng, 2, held_out=True)) if place % 2 else draw_sentence(rng, held_out=True).text()
+        for place in range(count)
+    ]

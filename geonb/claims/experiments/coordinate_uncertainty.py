@@ -58,13 +58,7 @@ def trained(seeds: Sequence[int], *, steps: int) -> list[tuple[CoordinateModel, 
 
 def held_out_texts(count: int, *, seed: int = 0) -> list[str]:
     """`count` held-out texts, every other a sentence with all attributes drawn, every other a dialogue of two turns."""
-    rng = np.random.default_rng([seed, 77])
-    return [
-        "".join(grammar.dialogue(rng, 2, held_out=True))
-        if place % 2
-        else grammar.draw_sentence(rng, held_out=True).text()
-        for place in range(count)
-    ]
+    return grammar.held_out_texts(count, np.random.default_rng([seed, 77]))
 
 
 @torch.no_grad()
