@@ -97,6 +97,26 @@ def of_lab(browser, scratch: Path) -> None:
         page.close()
 
 
+def of_ledger(browser, scratch: Path) -> None:
+    """The ledger of claims from the recorded results, with the first papers that have intervals to show."""
+    from geonb.cli.app import run_command
+
+    run_command(["claims", "ledger", "--html", str(scratch / "ledger.html")])
+    page = browser.new_page(viewport={"width": 1180, "height": 1000})
+    page.goto((scratch / "ledger.html").as_uri())
+    page.wait_for_selector("h2")
+    page.evaluate("""() => {
+        const first = [...document.querySelectorAll("h2")].find((one) => one.textContent === "invariant-semantic-structure");
+        for (let one = document.querySelector("h2"); one !== first;) {
+            const next = one.nextElementSibling;
+            one.remove();
+            one = next;
+        }
+    }""")
+    keep(page.screenshot(), "ledger.png")
+    page.close()
+
+
 def of_coordinates(browser, scratch: Path) -> None:
     """A small coordinate model's run with the three phases of its curriculum, in a notebook."""
     from geonb.coordinates.configuration import preset
@@ -147,6 +167,7 @@ def main() -> None:
         of_dashboard(browser, address)
         of_lab(browser, scratch)
         of_coordinates(browser, scratch)
+        of_ledger(browser, scratch)
         browser.close()
 
 
