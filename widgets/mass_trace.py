@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from geonb.errors import GeonbError, InputError
-from geonb.records import Record
+from geonb.records import Record, is_file, parse_json
 from geonb.train.events import Event
 from geonb.train.gates import Verification
 from geonb.train.run_folder import RunFolder
@@ -311,10 +310,11 @@ class MassTrace(View):
 def _recipe_of(folder: Any) -> int | None:
     """The steps of a coordinate model's run in `folder`; None where it is none."""
     path = Path(folder) / "recipe.json"
-    if not path.is_file() or (path.parent / "plan.json").exists():
+    if not is_file(path) or is_file(path.parent / "plan.json"):
         return None
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return int(json.loads(path.read_bytes())["steps"])
+    with contextlib.suppress(GeonbError, OSError, ValueError, KeyError, TypeError, OverflowError):
+        steps = int(parse_json(path.read_bytes(), str(path))["steps"])
+        return steps if steps > 0 else None
     return None
 
 
