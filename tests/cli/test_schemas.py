@@ -150,7 +150,7 @@ CASES = [
             "--seeds",
             "2",
             "--steps",
-            "2",
+            "3",
             "--rows",
             "6",
             "--length",
