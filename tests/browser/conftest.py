@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser import runs
-from tests.browser.lab_page import wait_until_ready
+from tests.browser.lab_page import wait_until_connected, wait_until_ready
 from tests.browser.servers import TOKEN, free_port, lab, notebook, serving
 
 # an evaluation on one core takes about ten seconds, and a stop is honoured after it
@@ -72,6 +72,7 @@ def open_notebook(watched, lab_address, lab_root):
             notebook(lab_root / name, cells)
         watched.goto(f"{lab_address}/lab/workspaces/auto-{free_port()}/tree/{name}?token={TOKEN}")
         wait_until_ready(watched)
+        wait_until_connected(watched, f"{lab_address}/api/sessions?token={TOKEN}", name)
         return watched
 
     return open_it
