@@ -10,7 +10,7 @@ above that of AdamW, the cores do nothing and the comparison says nothing.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from geonb.coordinates.training import train
 from geonb.errors import InputError
 from geonb.geometry.inference import over_seeds
 from geonb.geometry.measurement import Measurement
-from geonb.records import Record, atomic_write, is_file, read_bytes
+from geonb.record_lines import append_line, read_lines
+from geonb.records import Record, atomic_write, is_file
 from geonb.train.events import EvalEvent
 
 GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -141,15 +142,7 @@ def _known(home: Path, recipe: Recipe) -> dict[tuple[str, float, int], Row]:
         Recipe.load(home / "recipe.json").check_same(recipe)
     elif home.exists() and any(home.iterdir()):
         raise InputError(f"{home} is there and holds no comparison; allowed is a new folder, or one of this command's.")
-    if not is_file(home / ROWS):
-        return {}
-    return {row.key: row for row in _rows(read_bytes(home / ROWS))}
-
-
-def _rows(data: bytes) -> Iterator[Row]:
-    # a line that a kill cut short has no end and is run again
-    for line in data.split(b"\n")[:-1]:
-        yield Row.from_json(line.decode("utf-8"))
+    return {row.key: row for row in read_lines(home / ROWS, Row, "row of this comparison")}
 
 
 def _run(
@@ -167,9 +160,7 @@ def _run(
     losses = [event.loss for event in train(made, folder) if isinstance(event, EvalEvent)]
     shutil.rmtree(folder)
     known[key] = Row(arm=arm, rate=rate, seed=seed, loss=losses[-1])
-    rows = home / ROWS
-    data = read_bytes(rows) if is_file(rows) else b""
-    atomic_write(rows, data[: data.rfind(b"\n") + 1] + known[key].to_json().encode() + b"\n")
+    append_line(home / ROWS, known[key])
 
 
 def _limits(found: Measurement) -> tuple[float, float]:

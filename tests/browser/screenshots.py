@@ -74,6 +74,21 @@ def of_dashboard(browser, address: str) -> None:
     page.close()
 
 
+@contextlib.contextmanager
+def ran_in_lab(browser, folder: Path, cells: list[str]):
+    """A page of JupyterLab over `folder` on which a notebook of these cells has been run."""
+    notebook(folder / "shown.ipynb", cells)
+    with lab(folder, log=folder.with_suffix(".log")) as address:
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(120_000)
+        page.goto(f"{address}/lab/workspaces/auto-x/tree/shown.ipynb?token={TOKEN}")
+        page.wait_for_selector(".jp-Notebook .jp-Cell")
+        run_all(page)
+        wait_until_idle(page)
+        yield page
+        page.close()
+
+
 def of_lab(browser, scratch: Path) -> None:
     """A notebook in JupyterLab while a run trains behind its cell."""
     cells = [
@@ -82,19 +97,11 @@ def of_lab(browser, scratch: Path) -> None:
     ]
     folder = scratch / "notebooks"
     folder.mkdir()
-    notebook(folder / "live.ipynb", cells)
-    with lab(folder, log=scratch / "lab.log") as address:
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.set_default_timeout(120_000)
-        page.goto(f"{address}/lab/workspaces/auto-x/tree/live.ipynb?token={TOKEN}")
-        page.wait_for_selector(".jp-Notebook .jp-Cell")
-        run_all(page)
-        wait_until_idle(page)
+    with ran_in_lab(browser, folder, cells) as page:
         page.wait_for_function("() => +(document.querySelector('.gn-mass-trace')?.dataset.steps || 0) >= 30")
         keep(page.screenshot(), "jupyterlab.png")
         page.locator(".gn-mass-trace .gn-stop").click()
         page.wait_for_function("() => !document.querySelector('.gn-mass-trace').innerText.includes('stopping')")
-        page.close()
 
 
 def of_ledger(browser, scratch: Path) -> None:
@@ -128,18 +135,9 @@ def of_coordinates(browser, scratch: Path) -> None:
     recipe = Recipe(configuration=preset("tiny"), steps=300, evaluate_every=100, base_rate=3e-3)
     for _ in train_coordinates(recipe, folder / "styles"):
         pass
-    cells = ["from geonb.widgets import MassTrace\nMassTrace('styles')"]
-    notebook(folder / "phases.ipynb", cells)
-    with lab(folder, log=scratch / "coordinates.log") as address:
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.set_default_timeout(120_000)
-        page.goto(f"{address}/lab/workspaces/auto-y/tree/phases.ipynb?token={TOKEN}")
-        page.wait_for_selector(".jp-Notebook .jp-Cell")
-        run_all(page)
-        wait_until_idle(page)
+    with ran_in_lab(browser, folder, ["from geonb.widgets import MassTrace\nMassTrace('styles')"]) as page:
         page.wait_for_selector(".gn-mass-trace [data-phase]")
         keep(framed(page, "mass-trace"), "coordinate-run.png")
-        page.close()
 
 
 def main() -> None:

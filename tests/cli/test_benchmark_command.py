@@ -7,11 +7,12 @@ from typer.testing import CliRunner
 
 from geonb.cli.app import app, main
 from geonb.models.checkpoint import Checkpoint
+from geonb.record_lines import append_line
 from geonb.workbench.benchmark import design
 from geonb.workbench.benchmark.arm import OPEN, adamw
 from geonb.workbench.benchmark.design import STAGES, Cell, Stage
 from geonb.workbench.benchmark.models import RECIPES
-from geonb.workbench.benchmark.queue import QueueState, append_row, read_rows
+from geonb.workbench.benchmark.queue import QueueState, read_rows
 from tests.tiny import tiny_model
 from tests.workbench.benchmark.small import row_of, small_sets
 
@@ -67,7 +68,7 @@ def test_the_list_can_be_narrowed_and_counts_a_row_as_done(tmp_path):
         200,
     )
     assert json.loads(call(*narrow).stdout)["stages"][0]["missing"] == 6
-    append_row(path, row_of(Cell("embedded", "kjv").job(OPEN), 2.0, model_digest=Checkpoint.open("embedded").digest))
+    append_line(path, row_of(Cell("embedded", "kjv").job(OPEN), 2.0, model_digest=Checkpoint.open("embedded").digest))
     document = json.loads(call(*narrow).stdout)
     assert (document["found"], document["stages"][0]["missing"]) == (1, 5)
 
@@ -78,7 +79,9 @@ def test_a_folder_is_a_model_of_ones_own_and_is_asked_the_comparison_at_200_step
     # geonb's three arms, and three rates of AdamW at three ranks, in six domains; its seeds wait for these
     assert [one["missing"] for one in document["stages"] if one["missing"]] == [6 * (3 + 3), 6 * 2 * 3]
     narrow = ("--model", model, "--domain", "chat", "--stage", "three")
-    append_row(path, row_of(Cell(str(model), "chat").job(adamw(1e-3)), 2.0, model_digest=Checkpoint.open(model).digest))
+    append_line(
+        path, row_of(Cell(str(model), "chat").job(adamw(1e-3)), 2.0, model_digest=Checkpoint.open(model).digest)
+    )
     document = json.loads(call("zero-knob", "--list", "--rows", path, "--json", *narrow).stdout)
     assert [one["missing"] for one in document["stages"] if one["missing"]] == [4]
 

@@ -4,11 +4,10 @@ import json
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from geonb.cli.app import app, main
 from geonb.coordinates.exported import load_coordinates
 from geonb.coordinates.run import load_model, load_tokenizer
+from tests.cli.coordinates_work import refused, run
 from tests.coordinates.small import small_coordinate_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -17,20 +16,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:Fu
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     return small_coordinate_run(tmp_path_factory.mktemp("coordinates") / "run")
-
-
-def run(*arguments, text=None):
-    result = CliRunner().invoke(app, ["coordinates", *map(str, arguments)], input=text)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def refused(capsys, *arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(["coordinates", *map(str, arguments)])
-    assert ended.value.code == 2
-    return capsys.readouterr().err
 
 
 def test_a_run_is_made_and_resumed_and_told(tmp_path):

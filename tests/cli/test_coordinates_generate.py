@@ -9,9 +9,8 @@ import sys
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from geonb.cli.app import app, main
+from tests.cli.coordinates_work import refused, run
 from tests.coordinates.small import small_coordinate_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -20,22 +19,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:Fu
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     return small_coordinate_run(tmp_path_factory.mktemp("generate") / "run")
-
-
-def run(*arguments, text=None):
-    result = CliRunner().invoke(app, ["coordinates", *map(str, arguments)], input=text)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def refused(capsys, *arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(["coordinates", *map(str, arguments)])
-    assert ended.value.code == 2
-    told = capsys.readouterr().err.strip()
-    assert "\n" not in told
-    return told
 
 
 def test_a_prompt_is_gone_on_from_the_same_way_twice_and_shown_as_it_is_made(trained):
@@ -120,7 +103,6 @@ def test_a_conversation_through_a_pipe_is_answered_line_by_line(trained):
     assert begun.stdout.startswith("you: Hello?\nmodel:")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminal")
 def test_in_a_terminal_a_conversation_is_typed_and_drawn_tokens_are_coloured(trained):
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "geonb.cli", "coordinates", "generate", str(trained), "--chat"]

@@ -53,7 +53,7 @@ class ElasticPenalty:
 
     def __call__(self) -> Tensor:
         """The penalty of the present weights, a scalar; 0 before the first task."""
-        total = torch.tensor(self.constant)
+        total = torch.tensor(self.constant, dtype=self.parameters[0].dtype)
         for held, pull, parameter in zip(self.curvature, self.pull, self.parameters, strict=True):
             total = total + (held * parameter**2 - 2 * pull * parameter).sum()
         return self.strength / 2 * total

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from geonb.errors import InputError
+from geonb.record_lines import read_lines
 from geonb.records import Record
 
 
@@ -53,32 +52,5 @@ def row_key(**asked: object) -> str:
 
 
 def read_rows(path: Path) -> dict[str, ForgettingRow]:
-    """Every whole row by its key, {} where there is no file; a last line that a kill left half is left out."""
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    rows = {}
-    # what follows the last line feed is empty, or was cut
-    for number, line in enumerate(lines[:-1], 1):
-        if not line.strip():
-            continue
-        try:
-            row = ForgettingRow.from_json(line)
-        except InputError as error:
-            raise InputError(
-                f"{path} line {number} is no row of a forgetting table ({error}): mend or remove it."
-            ) from None
-        rows[row.key] = row
-    return rows
-
-
-def append_row(path: Path, row: ForgettingRow) -> None:
-    """Write one line to the end of `path` and see it onto the disk; a half line before it is cut off first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as stream:
-        stream.seek(0)
-        found = stream.read()
-        stream.truncate(found.rfind(b"\n") + 1)
-        stream.write((json.dumps(row.to_dict(), allow_nan=False, separators=(",", ":")) + "\n").encode())
-        stream.flush()
-        os.fsync(stream.fileno())
+    """Every whole row by its key, {} where there is no file."""
+    return {row.key: row for row in read_lines(path, ForgettingRow, "row of a forgetting table")}

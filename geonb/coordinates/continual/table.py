@@ -11,9 +11,10 @@ from geonb.coordinates.continual import arms as arm_list
 from geonb.coordinates.continual.learner import capacity, task_phases
 from geonb.coordinates.continual.reading import Sizes, equal_sizes
 from geonb.coordinates.continual.results import ForgettingTable, tabulate
-from geonb.coordinates.continual.rows import ForgettingRow, append_row, read_rows, row_key
+from geonb.coordinates.continual.rows import ForgettingRow, read_rows, row_key
 from geonb.coordinates.continual.sequence_training import train
 from geonb.errors import InputError
+from geonb.record_lines import append_line
 from geonb.records import plain
 
 STAGES = ("teachers", "operations")
@@ -86,7 +87,7 @@ def forgetting_table(
             made = made or _Stage(stage, operations, seed, before, sizes, bases, progress)
             rows[key] = made.run(name, each, optimiser, progress)
             if file is not None:
-                append_row(file, rows[key])
+                append_line(file, rows[key])
     return tabulate([rows[key] for key in wanted])
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 from geonb.errors import InputError
 from geonb.models.cache import cache_folder
 from geonb.models.checkpoint import Checkpoint
+from geonb.record_lines import append_line, read_lines
 from geonb.records import Record, table_html
 from geonb.workbench.benchmark.design import STAGES, Stage
 from geonb.workbench.benchmark.job import Job, Row, run_job
@@ -48,43 +47,8 @@ class QueueState(Record):
 
 
 def read_rows(path: Path) -> dict[str, Row]:
-    """Every whole row of a results file by its key, the later one where two have the same; {} where there is no file.
-
-    A last line that was cut by a kill is left out: its run is made again.
-    """
-    if not path.is_file():
-        return {}
-    text = path.read_text(encoding="utf-8", errors="replace")
-    lines = text.split("\n")
-    rows = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        if number == len(lines):  # no line feed after it
-            break
-        try:
-            row = Row.from_json(line)
-        except InputError as error:
-            raise InputError(
-                f"{path} line {number} is no row of the benchmark ({error}): mend or remove the line."
-            ) from None
-        rows[row.key] = row
-    return rows
-
-
-def append_row(path: Path, row: Row) -> None:
-    """Write one line to the end of `path` and see it onto the disk; a line that a kill left half is cut off first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        if size:
-            stream.seek(0)
-            whole = stream.read().rfind(b"\n") + 1
-            if whole < size:
-                stream.truncate(whole)
-        stream.write((json.dumps(row.to_dict(), allow_nan=False, separators=(",", ":")) + "\n").encode())
-        stream.flush()
-        os.fsync(stream.fileno())
+    """Every whole row of a results file by its key, the later one where two have the same; {} where there is no file."""
+    return {row.key: row for row in read_lines(path, Row, "row of the benchmark")}
 
 
 def of_models_here(rows: dict[str, Row]) -> dict[str, Row]:
@@ -152,7 +116,7 @@ def run_queue(
                 break
             stage, job, left = found
             row = run_job(job, cache_folder() / "benchmark-data", progress=starting(stage, job, left))
-            append_row(path, row)
+            append_line(path, row)
             rows[row.key] = row
             made += 1
             finished(row)

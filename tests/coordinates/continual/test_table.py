@@ -9,10 +9,11 @@ from typer.testing import CliRunner
 from geonb.cli.coordinates_continual import forgetting
 from geonb.coordinates.continual import table as module
 from geonb.coordinates.continual.results import ForgettingTable, decide, tabulate
-from geonb.coordinates.continual.rows import ForgettingRow, append_row, read_rows
+from geonb.coordinates.continual.rows import ForgettingRow, read_rows
 from geonb.coordinates.continual.table import forgetting_table
 from geonb.errors import InputError
 from geonb.geometry.measurement import Measurement
+from geonb.record_lines import append_line
 
 QUICK = {"stage": "teachers", "seeds": (0,), "arms": ("fine-tuning", "lora-per-task", "frozen"), "steps": 4}
 
@@ -167,7 +168,7 @@ def test_rows_of_two_kinds_make_no_table_and_a_foreign_line_is_named(rows, tmp_p
     with pytest.raises(InputError, match="line 1 is no row of a forgetting table"):
         read_rows(path)
     path.write_text("half a line")
-    append_row(path, other)
+    append_line(path, other)
     assert list(read_rows(path).values()) == [other]
     with pytest.raises(InputError, match="arm 'ewc' is not in this table"):
         tabulate(found).of("ewc")

@@ -13,11 +13,11 @@ from geonb.assets.build import sources
 from geonb.assets.build.sources import Source
 from geonb.cli.app import app, main
 from geonb.errors import InputError
+from geonb.record_lines import append_line
 from geonb.workbench.benchmark.arm import OPEN, adamw
 from geonb.workbench.benchmark.conditions import DATA, base_text, deranged, windows
 from geonb.workbench.benchmark.design import SMALL, Cell
 from geonb.workbench.benchmark.domains import DOMAINS, domain_files, domain_of, split_of
-from geonb.workbench.benchmark.queue import append_row
 from tests.workbench.benchmark.small import row_of
 
 
@@ -176,9 +176,9 @@ def state(path, *arguments):
 def test_the_stages_can_be_chosen_by_how_their_names_begin_and_conditions_by_what_they_were_made_of(tmp_path, capsys):
     path = tmp_path / "rows.jsonl"
     for name in ("kjv", "chat"):
-        append_row(path, row_of(Cell("elsewhere", name).job(adamw(1e-2)), 2.0))
+        append_line(path, row_of(Cell("elsewhere", name).job(adamw(1e-2)), 2.0))
         job = Cell(SMALL, name).job(adamw(1e-2))
-        append_row(path, row_of(job, 2.0))
+        append_line(path, row_of(job, 2.0))
     chosen = state(path, "--stage", "break it")
     assert len(chosen) == 4 and all(one["name"].startswith("break it: ") for one in chosen)
     # geonb's three arms and three rates in each cell: 4 of 64 examples, 2 of swaps, base text; 6; 12 and one after chat
@@ -198,7 +198,7 @@ def test_the_table_holds_plain_cells_or_broken_ones_and_never_both(tmp_path):
     path = tmp_path / "rows.jsonl"
     for cell, loss in ((Cell("m", "kjv"), 1.0), (Cell("m", "kjv", planned=50), 3.0), (Cell("m", "chat+64", 4), 4.0)):
         for arm, share in ((OPEN, 1.0), (adamw(1e-3), 2.0)):
-            append_row(path, row_of(cell.job(arm), loss * share))
+            append_line(path, row_of(cell.job(arm), loss * share))
 
     def cells(*more):
         result = CliRunner().invoke(app, ["benchmark", "table", "--json", "--rows", str(path), *more])

@@ -8,11 +8,11 @@ import sys
 import pytest
 
 from geonb.errors import InputError
+from geonb.record_lines import append_line
 from geonb.workbench.benchmark.arm import OPEN, STRICT, Arm, adamw
 from geonb.workbench.benchmark.design import Cell, Stage
 from geonb.workbench.benchmark.queue import (
     QueueState,
-    append_row,
     of_models_here,
     pending,
     queue_state,
@@ -86,11 +86,11 @@ def test_a_last_line_that_was_cut_is_made_again(stages, tmp_path):
 def test_wherever_the_last_line_was_cut_the_next_row_begins_a_line(kept, tmp_path):
     path = tmp_path / "rows.jsonl"
     for row in ROWS[:2]:
-        append_row(path, row)
+        append_line(path, row)
     first, second = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + second[:kept])
     assert read_rows(path) == {ROWS[0].key: ROWS[0]}
-    append_row(path, ROWS[2])
+    append_line(path, ROWS[2])
     assert list(read_rows(path).values()) == [ROWS[0], ROWS[2]]
     assert path.read_bytes().startswith(first)
 
@@ -98,7 +98,7 @@ def test_wherever_the_last_line_was_cut_the_next_row_begins_a_line(kept, tmp_pat
 def test_a_row_is_one_line_of_strict_json_and_comes_back_as_it_was(tmp_path):
     path = tmp_path / "rows.jsonl"
     strange = row_of(CELL.job(OPEN), None, curve=[[0.0, float("inf")]], environment={"machine": "ä\n\u2028"})
-    append_row(path, strange)
+    append_line(path, strange)
     (line,) = path.read_bytes().splitlines()
     json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert line.isascii()
@@ -108,7 +108,7 @@ def test_a_row_is_one_line_of_strict_json_and_comes_back_as_it_was(tmp_path):
 def test_of_two_rows_of_one_run_the_later_one_counts_and_empty_lines_none(tmp_path):
     path = tmp_path / "rows.jsonl"
     for loss in (2.0, 1.5):
-        append_row(path, row_of(CELL.job(OPEN), loss))
+        append_line(path, row_of(CELL.job(OPEN), loss))
     path.write_text("\n" + path.read_text() + "\n")
     assert [row.validation for row in read_rows(path).values()] == [1.5]
     assert read_rows(tmp_path / "none.jsonl") == {}
@@ -118,7 +118,7 @@ def test_of_two_rows_of_one_run_the_later_one_counts_and_empty_lines_none(tmp_pa
 def test_a_broken_line_in_the_middle_is_one_sentence_with_its_number(broken, tmp_path):
     path = tmp_path / "rows.jsonl"
     for row in ROWS:
-        append_row(path, row)
+        append_line(path, row)
     lines = path.read_bytes().splitlines()
     lines[1] = broken
     path.write_bytes(b"\n".join(lines) + b"\n")
@@ -178,7 +178,7 @@ def test_rows_of_a_model_that_was_trained_anew_are_made_again(stages, tmp_path):
     run_queue(path, stages=stages)
     rows = read_rows(path)
     old = dataclasses.replace(next(iter(rows.values())), model_digest="before")
-    append_row(path, old)
+    append_line(path, old)
     assert queue_state(path, stages=stages).found == len(rows) - 1
     assert run_queue(path, stages=stages) == 1
     assert compared(path) == {key: but_for_times(row) for key, row in rows.items()}
