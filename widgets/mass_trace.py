@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from geonb.coordinates.recipe import recipe_of
 from geonb.errors import GeonbError, InputError
-from geonb.records import Record, is_file, parse_json
+from geonb.records import Record
 from geonb.train.events import Event
 from geonb.train.gates import Verification
 from geonb.train.run_folder import RunFolder
@@ -61,8 +62,8 @@ class MassTrace(View):
         folder = getattr(source, "folder", None) if not isinstance(source, str | Path) else source
         if isinstance(source, RunFolder):
             folder = source.path
-        if folder is not None and (recipe := _recipe_of(folder)) is not None:
-            self._reader, self._horizon = TraceReader(Path(folder) / "trace.jsonl", self.columns), recipe
+        if folder is not None and (recipe := recipe_of(folder)) is not None:
+            self._reader, self._horizon = TraceReader(Path(folder) / "trace.jsonl", self.columns), recipe.steps
             self.title = title or Path(folder).name
             self.read()
         elif folder is not None:
@@ -305,17 +306,6 @@ class MassTrace(View):
         from geonb.widgets.figures import trace_figure
 
         return trace_figure(self.columns, title=self.title)
-
-
-def _recipe_of(folder: Any) -> int | None:
-    """The steps of a coordinate model's run in `folder`; None where it is none."""
-    path = Path(folder) / "recipe.json"
-    if not is_file(path) or is_file(path.parent / "plan.json"):
-        return None
-    with contextlib.suppress(GeonbError, OSError, ValueError, KeyError, TypeError, OverflowError):
-        steps = int(parse_json(path.read_bytes(), str(path))["steps"])
-        return steps if steps > 0 else None
-    return None
 
 
 def _listed(source: Any) -> Any:

@@ -87,8 +87,7 @@ def train(
     from tqdm import tqdm
 
     from geonb.coordinates import configuration
-    from geonb.coordinates.recipe import Recipe, read_recipe
-    from geonb.coordinates.run import RECIPE
+    from geonb.coordinates.recipe import RECIPE, Recipe, read_recipe
     from geonb.coordinates.trained import trained_model
     from geonb.coordinates.training import train as run
     from geonb.train.events import EvalEvent, NoteEvent, StepEvent

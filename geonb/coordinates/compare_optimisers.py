@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from geonb.coordinates.recipe import Recipe
+from geonb.coordinates.recipe import RECIPE, Recipe
 from geonb.coordinates.training import train
 from geonb.errors import InputError
 from geonb.geometry.inference import over_seeds
@@ -89,7 +89,7 @@ def compare_optimisers(
     home = Path(folder)
     known = _known(home, recipe)
     home.mkdir(parents=True, exist_ok=True)
-    atomic_write(home / "recipe.json", recipe.to_json(indent=1) + "\n")
+    atomic_write(home / RECIPE, recipe.to_json(indent=1) + "\n")
     rates = sorted(set(grid))
     searched = [("adamw", rate, seed) for rate in rates for seed in SEARCHED]
     total = len(searched) + 3 * seeds
@@ -138,8 +138,8 @@ def _paired(first: list[float], second: list[float], operator: str) -> Measureme
 
 
 def _known(home: Path, recipe: Recipe) -> dict[tuple[str, float, int], Row]:
-    if is_file(home / "recipe.json"):
-        Recipe.load(home / "recipe.json").check_same(recipe)
+    if is_file(home / RECIPE):
+        Recipe.load(home / RECIPE).check_same(recipe)
     elif home.exists() and any(home.iterdir()):
         raise InputError(f"{home} is there and holds no comparison; allowed is a new folder, or one of this command's.")
     return {row.key: row for row in read_lines(home / ROWS, Row, "row of this comparison")}

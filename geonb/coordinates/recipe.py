@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from geonb.coordinates.configuration import Configuration, number, read_configuration, read_table
-from geonb.errors import InputError
-from geonb.records import Record, plain
+from geonb.errors import GeonbError, InputError
+from geonb.records import Record, is_file, plain
 
 CONTROLLERS = ("adamw", "frank-wolfe", "none")
+RECIPE = "recipe.json"  # its name in the folder of a run
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -76,6 +78,15 @@ class Recipe(Record):
                     f"the run was begun with another recipe: {field.name} {plain(begun)}, and {plain(given)} was given; "
                     "a run goes on with what it was begun with: leave that out, or give another folder."
                 )
+
+
+def recipe_of(folder: str | Path) -> Recipe | None:
+    """The recipe of the coordinate model's run in `folder`; None where none can be read, or a plan makes it an adapter's run."""
+    path = Path(folder) / RECIPE
+    if is_file(path) and not is_file(path.parent / "plan.json"):
+        with contextlib.suppress(GeonbError, OSError, ValueError):
+            return Recipe.load(path)
+    return None
 
 
 def read_recipe(path: str | Path, start: Recipe | None = None, **given: Any) -> Recipe:

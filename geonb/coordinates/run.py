@@ -13,11 +13,11 @@ from torch import Tensor
 from geonb.adapters.serialise import safetensors_bytes
 from geonb.coordinates.configuration import Configuration
 from geonb.coordinates.model import CoordinateModel
-from geonb.coordinates.recipe import Recipe
+from geonb.coordinates.recipe import RECIPE, Recipe
 from geonb.errors import InputError
 from geonb.records import atomic_write, is_file
 
-RECIPE, TOKENIZER, TRACE = "recipe.json", "tokenizer.json", "trace.jsonl"
+TOKENIZER, TRACE = "tokenizer.json", "trace.jsonl"
 STATE, MODEL, CONFIGURATION = "checkpoint/state.safetensors", "model.safetensors", "configuration.json"
 
 

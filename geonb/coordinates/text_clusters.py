@@ -154,8 +154,7 @@ def text_clusters(
 
 def untrained_model(folder: str | Path) -> CoordinateModel | None:
     """The model of a training run as it was before its first step; None where the folder holds no recipe (an import)."""
-    from geonb.coordinates.recipe import Recipe
-    from geonb.coordinates.run import RECIPE
+    from geonb.coordinates.recipe import RECIPE, Recipe
 
     path = Path(folder) / RECIPE
     if not path.is_file():

@@ -6,8 +6,8 @@ import html
 from dataclasses import dataclass
 from pathlib import Path
 
-from geonb.coordinates.recipe import Recipe
-from geonb.coordinates.run import RECIPE, TRACE
+from geonb.coordinates.recipe import RECIPE, Recipe
+from geonb.coordinates.run import TRACE
 from geonb.coordinates.trace_notes import PhaseSpread, phase_spread
 from geonb.errors import InputError
 from geonb.records import Record, is_file, read_bytes

@@ -17,8 +17,8 @@ from geonb.coordinates.layer_states import layer_states
 from geonb.coordinates.model import CoordinateModel, Reading
 from geonb.coordinates.optimisers import BallOfCores, TwoRates, left_to_others
 from geonb.coordinates.precision import Precision
-from geonb.coordinates.recipe import Recipe
-from geonb.coordinates.run import RECIPE, STATE, TOKENIZER, TRACE, load_state, load_tokenizer, save_model, save_state
+from geonb.coordinates.recipe import RECIPE, Recipe
+from geonb.coordinates.run import STATE, TOKENIZER, TRACE, load_state, load_tokenizer, save_model, save_state
 from geonb.coordinates.tokenizer import train_tokenizer
 from geonb.coordinates.trace_notes import phase_begins, phase_ends, varies
 from geonb.errors import InputError

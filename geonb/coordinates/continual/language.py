@@ -74,7 +74,7 @@ class OperationTask:
         return max(map(answers.count, answers)) / len(answers)
 
 
-class Reader(nn.Module):
+class CharacterModel(nn.Module):
     """A coordinate model read under given weights of its cores, the same in every layer."""
 
     def __init__(self, model: CoordinateModel) -> None:

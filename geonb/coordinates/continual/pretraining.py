@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geonb.coordinates.continual.language import SIZES, Reader, encode, theta_of
+from geonb.coordinates.continual.language import SIZES, CharacterModel, encode, theta_of
 from geonb.coordinates.continual.learner import core_weights, cores, sides, task_phases
 from geonb.coordinates.continual.operation import Operation, Prompt, ask
 from geonb.coordinates.model import CoordinateModel
@@ -54,7 +54,7 @@ def pretrain(
             if place is not None and (run.step % _SAVED_EVERY == 0 or run.step == steps):
                 run.save(place.with_suffix(".safetensors"))
     with torch.no_grad():
-        for one in cores(run.reader.maps):
+        for one in cores(run.characters.maps):
             one.zero_()
     return run.model.requires_grad_(False)
 
@@ -86,7 +86,7 @@ class _Run:
     def __init__(self, operations: Sequence[Operation], steps: int, seed: int, batch: int, rate: float) -> None:
         self.operations, self.steps, self.seed, self.batch = operations, steps, seed, batch
         self.model = CoordinateModel(SIZES, seed=seed)
-        self.reader = Reader(self.model)
+        self.characters = CharacterModel(self.model)
         self.weights = core_weights(task_phases("random", SIZES.pairs, len(operations), seed))
         self.step = 0
         layers = self.model.uses
@@ -96,8 +96,8 @@ class _Run:
         ]
         self.optimiser = torch.optim.Adam(
             [
-                {"params": self.reader.base_parameters() + sides(self.reader.maps), "lr": rate},
-                {"params": cores(self.reader.maps), "lr": 10 * rate / SIZES.pairs},
+                {"params": self.characters.base_parameters() + sides(self.characters.maps), "lr": rate},
+                {"params": cores(self.characters.maps), "lr": 10 * rate / SIZES.pairs},
                 {"params": predicting, "lr": rate},
             ]
         )
@@ -118,12 +118,12 @@ class _Run:
         if self.step % 2:
             place = int(rng.integers(len(self.operations)))
             drawn = [ask(self.operations[place], rng, "named", False) for _ in range(self.batch)]
-            return self.reader.loss(encode(drawn), self.weights[place])
+            return self.characters.loss(encode(drawn), self.weights[place])
         half = self.batch // 2
         chosen = rng.choice(len(self.operations), size=half, replace=half > len(self.operations))
         forms = ("named", "paraphrased")
         drawn = [ask(self.operations[i], rng, forms[int(rng.integers(2))], False) for i in chosen for _ in range(2)]
-        return self.reader.loss(encode(drawn), None) + contrast(self.model, drawn)
+        return self.characters.loss(encode(drawn), None) + contrast(self.model, drawn)
 
     def save(self, path: Path) -> None:
         """Weights and Adam's moments in one safetensors file, whole or not at all."""

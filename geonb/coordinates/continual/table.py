@@ -97,10 +97,10 @@ def _start(stage: str):
         from geonb.coordinates.continual.pilot import Perceptron
 
         return Perceptron(1, 0)
-    from geonb.coordinates.continual.language import SIZES, Reader
+    from geonb.coordinates.continual.language import SIZES, CharacterModel
     from geonb.coordinates.model import CoordinateModel
 
-    return Reader(CoordinateModel(SIZES))
+    return CharacterModel(CoordinateModel(SIZES))
 
 
 class _Stage:
@@ -122,7 +122,7 @@ class _Stage:
 
             self.tasks, self.start = teachers(tasks, seed), Perceptron(1, seed)
             return
-        from geonb.coordinates.continual.language import OperationTask, Reader
+        from geonb.coordinates.continual.language import CharacterModel, OperationTask
         from geonb.coordinates.continual.pretraining import base_of
         from geonb.coordinates.continual.selection import task_order
 
@@ -132,7 +132,7 @@ class _Stage:
             folder=bases,
             progress=lambda done, total: progress(f"base, seed {seed}", done, total),
         )
-        self.start = Reader(base)
+        self.start = CharacterModel(base)
         self.tasks = [
             OperationTask(one, form="named", batch=_BATCH, tests=_TESTS, seed=seed) for one in task_order(tasks, seed)
         ]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from geonb.coordinates.continual.inference import accuracy_by_guess
-from geonb.coordinates.continual.language import END, SIZES, OperationTask, Reader, encode, theta_of
+from geonb.coordinates.continual.language import END, SIZES, CharacterModel, OperationTask, encode, theta_of
 from geonb.coordinates.continual.learner import core_weights, cores, task_phases
 from geonb.coordinates.continual.operations import by_name, draw, sequence
 from geonb.coordinates.continual.pretraining import pretrain
@@ -42,7 +42,7 @@ def test_targets_are_the_answer_and_its_end():
 
 def test_exact_grades_agree_with_greedy_decoding():
     torch.manual_seed(0)
-    reader = Reader(CoordinateModel(SIZES, seed=0))
+    reader = CharacterModel(CoordinateModel(SIZES, seed=0))
     prompts = [draw("majority", np.random.default_rng(seed)) for seed in range(12)]
     batch = encode(prompts)
     optimiser = torch.optim.Adam(reader.base_parameters(), lr=0.01)
@@ -60,16 +60,16 @@ def test_reading_under_weights_is_the_models_own_forward_under_the_same_phases()
     model = CoordinateModel(SIZES, seed=1)
     tokens = torch.tensor([[65, 66, 67, 68]])
     with torch.no_grad():
-        for one in Reader(model).maps:
+        for one in CharacterModel(model).maps:
             one.factors.cores.normal_(std=0.05, generator=torch.Generator().manual_seed(0))
         phases = task_phases("random", SIZES.pairs, 1, 0)
         own = model(tokens, phases=[torch.from_numpy(phases).float()[None]] * 2, mode="sequence").logits
-        assert torch.allclose(Reader(model)(tokens, core_weights(phases)[0]), own, atol=1e-5)
-        assert not torch.allclose(Reader(model)(tokens, None), own, atol=1e-3)
+        assert torch.allclose(CharacterModel(model)(tokens, core_weights(phases)[0]), own, atol=1e-5)
+        assert not torch.allclose(CharacterModel(model)(tokens, None), own, atol=1e-3)
 
 
 def test_pre_training_leaves_cores_at_zero_and_nothing_that_wants_a_gradient(model):
-    reader = Reader(model)
+    reader = CharacterModel(model)
     assert all(not one.any() for one in cores(reader.maps)) and not any(p.requires_grad for p in model.parameters())
     tokens = torch.tensor([[65, 66]])
     weights = core_weights(orthogonal_phases(SIZES.pairs, 1))[0]
@@ -92,7 +92,7 @@ def test_tests_are_held_out_and_training_is_not():
 
 
 def test_with_the_id_guessed_from_named_questions_the_accuracy_is_that_of_the_right_id(model):
-    reader = Reader(model)
+    reader = CharacterModel(model)
     tasks = [
         OperationTask(by_name(name), form="named", batch=4, tests=6, seed=0) for name in ("majority", "palindrome")
     ]
