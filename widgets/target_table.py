@@ -155,7 +155,7 @@ class TargetTable(View):
             (
                 found.number,
                 found.replaces,
-                f"{shown(found.value)} {found.unit}".strip()[:70],
+                found.brief,
                 found.evidence,
                 found.because,
             )

@@ -52,8 +52,15 @@ class Derivation(Record):
             if tag not in EVIDENCE:
                 raise DerivationError(f"{self.key} carries the evidence {tag!r}; allowed are {', '.join(EVIDENCE)}.")
 
+    @property
+    def brief(self) -> str:
+        """The value and its unit; of a list of matrices the unit alone, which counts them."""
+        if isinstance(self.value, tuple | list):
+            return self.unit
+        return f"{shown(self.value)} {self.unit}".strip()
+
     def summary(self) -> str:
-        return f"Derivation({self.number} {self.key}: {shown(self.value)} {self.unit}, {self.evidence})"
+        return f"Derivation({self.number} {self.key}: {self.brief}, {self.evidence})"
 
     def to_text(self) -> str:
         """Value, formula, evidence, reason and the documented counterpart, one to a line."""

@@ -110,14 +110,13 @@ def _fifteen(derivations: Iterable[Derivation]) -> str:
     rows = []
     for derivation in derivations:
         listed = derivation.key == "target_modules"
-        value = derivation.unit if listed else f"{shown(derivation.value)} {derivation.unit}".strip()
         documented = "" if listed else f"<b>{_safe(shown(derivation.documented_value))}</b><br>"
         beside = "".join(
             f"<br>{_safe(name)}: {_safe(shown(item))}" for name, item in derivation.beside.items() if item is not None
         )
         rows.append(
             f'<tr><td class="n">{derivation.number}</td><td class="key">{_safe(derivation.replaces)}</td>'
-            f"<td><b>{_safe(value)}</b><br><code>{_safe(derivation.formula)}</code><br>{_chip(derivation.evidence)}</td>"
+            f"<td><b>{_safe(derivation.brief)}</b><br><code>{_safe(derivation.formula)}</code><br>{_chip(derivation.evidence)}</td>"
             f"<td>{documented}<code>{_safe(derivation.documented_formula)}</code><br>"
             f"{_chip(derivation.documented_evidence)}</td>"
             f'<td class="why">{_safe(derivation.because)}{beside}<br>'
