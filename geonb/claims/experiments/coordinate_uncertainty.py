@@ -19,6 +19,7 @@ from geonb.coordinates.configuration import preset
 from geonb.coordinates.model import CoordinateModel
 from geonb.coordinates.recipe import Recipe
 from geonb.coordinates.run import load_model, load_tokenizer
+from geonb.coordinates.trained import trained_model
 from geonb.coordinates.training import train
 from geonb.coordinates.uncertainty import DECAY, innovations
 from geonb.errors import InputError
@@ -26,6 +27,7 @@ from geonb.geometry.measurement import Measurement
 from geonb.train.events import EvalEvent
 
 SWITCHES = ("uncertainty", "entropy", "doubt")
+RATE = 3e-4  # that of `geonb coordinates train`, unless asked for another
 _FEWEST = 8  # texts at a position, for ranks that mean something
 _RESAMPLES = 2000
 
@@ -44,16 +46,37 @@ class TokenTable:
     loss: np.ndarray  # nats, of the next token
 
 
-def trained(seeds: Sequence[int], *, steps: int) -> list[tuple[CoordinateModel, Any, CoordinateModel, list[float]]]:
-    """For each seed the trained `tiny`, its tokenizer, the model before the first step, and the held-out losses on the way."""
+def trained(
+    seeds: Sequence[int], *, steps: int, rate: float = RATE, run: str | Path = ""
+) -> list[tuple[CoordinateModel, Any, CoordinateModel, list[float]]]:
+    """For each seed the trained `tiny`, its tokenizer, the model before the first step, and the held-out losses on the way.
+
+    `rate` is AdamW's for embeddings, blocks and output. With a `run`, the folder of a `geonb coordinates train` run, its one
+    model stands for all of them and nothing is trained. Raises `InputError` for a recipe that cannot be, and for a folder that
+    holds no such run.
+
+    >>> [(model, tokenizer, start, losses)] = trained([0], steps=200, rate=3e-3)    # doctest: +SKIP
+    """
+    if str(run):
+        return [_read(run)]
+    recipes = [
+        Recipe(configuration=preset("tiny"), steps=steps, seed=seed, base_rate=rate, evaluate_every=max(1, steps // 2))
+        for seed in seeds
+    ]
     found = []
-    for seed in seeds:
-        recipe = Recipe(configuration=preset("tiny"), steps=steps, seed=seed, evaluate_every=max(1, steps // 2))
+    for recipe in recipes:
         with tempfile.TemporaryDirectory() as folder:
             home = Path(folder) / "run"
             losses = [event.loss for event in train(recipe, home) if isinstance(event, EvalEvent)]
-            found.append((load_model(home), load_tokenizer(home), CoordinateModel(preset("tiny"), seed=seed), losses))
+            start = CoordinateModel(recipe.configuration, seed=recipe.seed)
+            found.append((load_model(home), load_tokenizer(home), start, losses))
     return found
+
+
+def _read(run: str | Path) -> tuple[CoordinateModel, Any, CoordinateModel, list[float]]:
+    past = trained_model(run)
+    start = CoordinateModel(past.recipe.configuration, seed=past.recipe.seed)
+    return load_model(run), load_tokenizer(run), start, [loss for _, loss in past.losses]
 
 
 def held_out_texts(count: int, *, seed: int = 0) -> list[str]:

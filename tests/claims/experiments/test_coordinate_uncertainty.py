@@ -1,5 +1,7 @@
 """What u knows: its figures against scipy's, planted signals found, and what position alone does taken out."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,13 @@ from geonb.coordinates import grammar
 from geonb.coordinates.configuration import preset
 from geonb.coordinates.curriculum import sample_texts
 from geonb.coordinates.model import CoordinateModel
+from geonb.coordinates.recipe import Recipe
+from geonb.coordinates.run import load_model
 from geonb.coordinates.tokenizer import train_tokenizer
+from geonb.coordinates.training import train
 from geonb.coordinates.uncertainty import innovations
 from geonb.errors import InputError
+from tests.coordinates.small import small_coordinate_run
 
 
 def table(texts=40, tokens=30, signal=0.0, by_position=0.0, seed=0):
@@ -103,3 +109,44 @@ def test_texts_are_held_out_sentences_and_dialogues_the_same_every_time():
 def test_an_unknown_switch_is_refused():
     with pytest.raises(InputError, match="allowed are uncertainty, entropy, doubt"):
         module.knows(table(), "temperature")
+
+
+def test_an_empty_run_trains_the_small_model_of_the_rule_as_it_always_did(tmp_path):
+    [(model, _, start, losses)] = module.trained([5], steps=6)
+    list(train(Recipe(configuration=preset("tiny"), steps=6, seed=5, evaluate_every=3), tmp_path / "run"))
+    assert same_weights(model, load_model(tmp_path / "run"))
+    assert same_weights(start, CoordinateModel(preset("tiny"), seed=5)) and not same_weights(model, start)
+    assert len(losses) == 3  # before the first step, at the half and at the end
+
+
+def test_another_rate_is_that_of_the_base_alone(tmp_path):
+    [(model, *_)] = module.trained([5], steps=6, rate=3e-3)
+    recipe = Recipe(configuration=preset("tiny"), steps=6, seed=5, evaluate_every=3, base_rate=3e-3)
+    list(train(recipe, tmp_path / "run"))
+    assert same_weights(model, load_model(tmp_path / "run"))
+    [(usual, *_)] = module.trained([5], steps=6)
+    assert not same_weights(model, usual)
+
+
+def test_a_run_is_read_and_nothing_is_trained_or_written(tmp_path):
+    run = small_coordinate_run(tmp_path / "run")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    [(model, tokenizer, start, losses)] = module.trained(range(9), steps=1, rate=-1.0, run=str(run))
+    assert same_weights(model, load_model(run)) and tokenizer.get_vocab_size() <= 512
+    assert same_weights(start, CoordinateModel(preset("tiny"), seed=0)) and not same_weights(model, start)
+    told = [json.loads(line) for line in (run / "trace.jsonl").read_text().splitlines()]
+    assert losses == [one["loss"] for one in told if one["kind"] == "eval"]
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_a_rate_that_cannot_be_and_a_folder_without_a_run_are_refused(tmp_path):
+    with pytest.raises(InputError, match="allowed are rates"):
+        module.trained([0], steps=6, rate=0.0)
+    with pytest.raises(InputError, match="holds no trace; give the folder"):
+        module.trained([0], steps=6, run=tmp_path)
+
+
+def same_weights(first, second):
+    return all(
+        torch.equal(one, other) for one, other in zip(first.parameters(), second.parameters(), strict=True)
+    )  # fmt: skip
