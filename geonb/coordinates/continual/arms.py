@@ -13,9 +13,9 @@ class Arm:
     told: str
     trains: tuple[str, ...]
     phases: str = ""  # "", random, orthogonal, learned
-    adapters: str = ""  # "", shared, each, mixture
+    adapters: str = ""  # "", shared, each, mixture, stacked
     adds: str = ""  # "", film, superposition
-    keeps: str = ""  # "", ewc, replay, projection
+    keeps: str = ""  # "", ewc, replay, projection, apart
     joint: bool = False
 
     @property
@@ -33,6 +33,13 @@ ARMS = {
         Arm("shared-lora", "base frozen, one LoRA for all tasks", ("lora",), adapters="shared"),
         Arm("mixture", "base frozen, LoRAs of rank 1 mixed by a router; no id", ("lora",), adapters="mixture"),
         Arm("lora-per-task", "base frozen, a LoRA of its own for each task", ("lora",), adapters="each"),
+        Arm(
+            "o-lora",
+            "base frozen, a LoRA for each task, all added up and asked to read other directions; no id",
+            ("lora",),
+            adapters="stacked",
+            keeps="apart",
+        ),
         Arm("film", "base frozen, a scale and shift of its own for each task", ("film",), adds="film"),
         Arm("superposition", "base frozen, one change, inputs signed by task", ("superposed",), adds="superposition"),
         Arm("coordinates-random", "base, U, V frozen; cores trained; random theta", ("cores",), phases="random"),

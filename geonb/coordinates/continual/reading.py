@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from geonb.coordinates.continual.arms import Arm, Rates
 from geonb.coordinates.continual.learner import Network, TaskFactors, core_weights, cores, sides, task_phases
-from geonb.coordinates.continual.task_linears import FilmLinear, MixtureFactors, SuperposedLinear, contexts
+from geonb.coordinates.continual.task_linears import (
+    FilmLinear,
+    MixtureFactors,
+    StackedFactors,
+    SuperposedLinear,
+    contexts,
+)
 from geonb.coordinates.modulated_linear import ModulatedLinear, SharedFactors, constant_weights
 from geonb.coordinates.phases import weights_of
 
@@ -85,6 +91,8 @@ class Reading:
         matrix under a coordinate moves as one trained alone at `rate` would.
         """
         maps = self.network.maps
+        for one in self.stacked:
+            one.learning = task or 0
         places = range(self.tasks) if task is None else [task]
         found: dict[str, Group] = {
             # the maps that stood in the network at the start: what is added stands before them
@@ -109,6 +117,11 @@ class Reading:
     def read_for_one(self, rates: Rates) -> int:
         """How many of them are read when one task is asked."""
         return sum(p.numel() for found, _ in self.groups(rates, 0) for p in found)
+
+    @property
+    def stacked(self) -> list[StackedFactors]:
+        """The factors that add up the LoRAs of all tasks; none in other arms."""
+        return [one for bank in self.banks for one in bank if isinstance(one, StackedFactors)]
 
     def _film(self, places: Sequence[int]) -> list[nn.Parameter]:
         if self.arm.adds != "film":
@@ -147,6 +160,8 @@ def _banks(arm: Arm, network: Network, tasks: int, sizes: Sizes, seed: int) -> l
             inputs, outputs = one.base.in_features, one.base.out_features
             if arm.adapters == "mixture":
                 factors = MixtureFactors(inputs, outputs, sizes.experts, generator)
+            elif arm.adapters == "stacked":
+                factors = StackedFactors(inputs, outputs, tasks, min(sizes.lora, inputs, outputs), generator)
             else:
                 rank = sizes.lora if arm.adapters == "each" else sizes.shared
                 factors = TaskFactors(inputs, outputs, 1, min(rank, inputs, outputs), generator)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from geonb.coordinates.continual.arms import OPTIMISERS, Arm, Rates
 from geonb.coordinates.continual.learner import Network, Task
-from geonb.coordinates.continual.protection import ElasticPenalty, Memory, Projection, fisher_diagonal
+from geonb.coordinates.continual.protection import APART, ElasticPenalty, Memory, Projection, fisher_diagonal
 from geonb.coordinates.continual.reading import Group, Reading, Sizes
 from geonb.errors import InputError
 
@@ -104,6 +104,8 @@ class _Sequence:
                 loss = loss if recalled is None else (loss + place * recalled) / (place + 1)
             if self.penalty is not None and self.penalty.tasks:
                 loss = loss + self.penalty()
+            if self.arm.keeps == "apart":
+                loss = loss + APART * sum(one.overlap() for one in self.reading.stacked)
             if self.projection is not None:
                 self.projection.begin()
             stepper.zero_grad()

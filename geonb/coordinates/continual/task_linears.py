@@ -1,4 +1,4 @@
-"""What a task adds to a linear map besides cores: a scale and shift, signs of its inputs, or soft weights of several LoRAs."""
+"""What a task adds to a linear map besides cores: a scale and shift, signs of its inputs, soft weights of LoRAs, or their sum."""
 
 from __future__ import annotations
 
@@ -75,3 +75,36 @@ class MixtureFactors(TaskFactors):
     def change(self, x: Tensor, core: Tensor) -> Tensor:
         mixed = (x @ self.right) * (x @ self.router).softmax(dim=-1)
         return mixed @ core[0, 0].T @ self.left.T
+
+
+class StackedFactors(TaskFactors):
+    """O-LoRA (Wang et al. 2023): the LoRAs of all tasks added up, y = sum_k U_k V_k^T x, of which one at a time is trained.
+
+    It is told no task. `overlap` keeps a task's V out of the directions that earlier ones read, whose U and V stand still.
+    """
+
+    def __init__(self, inputs: int, outputs: int, tasks: int, rank: int, generator: torch.Generator) -> None:
+        super().__init__(inputs, outputs, 1, 1, generator)
+        drawn = [TaskFactors(inputs, outputs, 1, rank, generator).right.detach() for _ in range(tasks)]
+        self.left = nn.Parameter(torch.zeros(tasks, outputs, rank))
+        self.right = nn.Parameter(torch.stack(drawn))
+        self.learning = 0  # the task whose LoRA moves; those after it are still zero
+
+    def change(self, x: Tensor, core: Tensor) -> Tensor:
+        left, right = (_up_to(one, self.learning) for one in (self.left, self.right))
+        return (x @ right) @ left.T
+
+    def small(self, core: Tensor) -> Tensor:
+        """||U||_F ||V||_F as a core of one number: a bound of the norm, where no budget asks for more."""
+        return core * self.left.norm() * self.right.norm()
+
+    def overlap(self) -> Tensor:
+        """sum_j<k ||V_j^T V_k||_F^2 of the task k that is learned: 0 where it reads no direction of an earlier one."""
+        earlier, own = self.right[: self.learning].detach(), self.right[self.learning]
+        return (earlier.mT @ own).square().sum()
+
+
+def _up_to(parts: Tensor, place: int) -> Tensor:
+    """Parts (tasks, n, rank) up to `place` side by side, (n, (place + 1) rank); the gradient reaches the last alone."""
+    both = torch.cat([parts[:place].detach(), parts[place : place + 1]])
+    return both.transpose(0, 1).flatten(1)

@@ -118,6 +118,7 @@ def test_a_step_of_gradient_descent_is_felt_elsewhere_as_the_kernel_says():
         ("shared-lora", set(), 4 * 164, 4 * 164),
         ("mixture", set(), 3 * (164 + 96), 3 * (164 + 96)),
         ("lora-per-task", set(), 3 * 328, 328),
+        ("o-lora", set(), 3 * 328, 3 * 328),
         ("film", set(), 3 * 2 * 68, 2 * 68),
         ("superposition", set(), 2304, 2304),
         ("frozen", set(), 0, 0),
@@ -266,5 +267,11 @@ def test_wrong_names_are_refused():
 def test_every_arm_names_groups_that_exist():
     for arm in ARMS.values():
         assert set(arm.trains) <= {"base", "sides", "cores", "lora", "film", "superposed", "theta"}
-        assert bool(arm.adapters) == ("lora" in arm.trains) and arm.keeps in ("", "ewc", "replay", "projection")
+        assert bool(arm.adapters) == ("lora" in arm.trains) and arm.keeps in (
+            "",
+            "ewc",
+            "replay",
+            "projection",
+            "apart",
+        )
         assert sides(Perceptron(2, 0).maps)

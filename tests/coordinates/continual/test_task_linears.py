@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from geonb.coordinates.continual.task_linears import FilmLinear, MixtureFactors, SuperposedLinear, contexts
+from geonb.coordinates.continual.task_linears import (
+    FilmLinear,
+    MixtureFactors,
+    StackedFactors,
+    SuperposedLinear,
+    contexts,
+)
 
 
 def generator(seed=0):
@@ -77,3 +83,44 @@ def test_an_untrained_router_is_indifferent():
     assert factors.change(x, torch.eye(5)[None, None]).detach().numpy() == pytest.approx(
         even.detach().numpy(), abs=1e-6
     )
+
+
+def stacked(tasks=3, rank=2):
+    made = StackedFactors(6, 4, tasks, rank, generator())
+    with torch.no_grad():
+        made.left.normal_(generator=generator(1))
+    return made
+
+
+def test_stacked_loras_are_added_up_to_the_one_that_is_learned():
+    made, x = stacked(), torch.randn(1, 5, 6, generator=generator(2))
+    for made.learning in range(3):
+        expected = sum(
+            x.numpy() @ made.right[k].detach().numpy() @ made.left[k].detach().numpy().T
+            for k in range(made.learning + 1)
+        )
+        assert np.allclose(made.change(x, torch.eye(1)[None, None]).detach().numpy(), expected, atol=1e-5)
+
+
+def test_only_the_lora_that_is_learned_feels_a_loss_or_the_overlap():
+    made, x = stacked(), torch.randn(1, 5, 6, generator=generator(2))
+    made.learning = 1
+    (made.change(x, torch.eye(1)[None, None]).square().sum() + made.overlap()).backward()
+    for gradient in (made.left.grad, made.right.grad):
+        assert [bool(one.any()) for one in gradient] == [False, True, False]
+
+
+def test_the_overlap_is_the_cosines_between_what_a_lora_reads_and_what_earlier_ones_read():
+    made = stacked()
+    made.learning = 2
+    rights = made.right.detach().numpy()
+    expected = sum(float(((rights[j].T @ rights[2]) ** 2).sum()) for j in range(2))
+    assert float(made.overlap().detach()) == pytest.approx(expected, rel=1e-5)
+    made.learning = 0
+    assert float(made.overlap().detach()) == 0
+
+
+def test_the_bound_of_a_stack_is_above_its_norm():
+    made = stacked()
+    whole = sum(made.left[k] @ made.right[k].T for k in range(3)).detach()
+    assert float(made.small(torch.eye(1)).detach()) >= float(torch.linalg.matrix_norm(whole, ord=2))
