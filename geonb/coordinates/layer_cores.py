@@ -30,27 +30,25 @@ def bounded_cores(rows: Rows, weights: Sequence[Tensor], known: Known, *, orthon
     Q_v: its singular values are those of the change itself, so that a look at the budget needs no product of its own.
     """
     factors = [[_shared(one) for one in row] for row in rows]
-    cores: list[Tensor] = [one.cores for row in factors for one in row]
-    rank, width = cores[0].shape[-1], len(rows[0])
+    width, rank = len(rows[0]), factors[0][0].cores.shape[-1]
+    tensors = [tensor for row in factors for one in row for tensor in (one.cores, one.left, one.right)]
     if orthonormal:
-        tensors = [tensor for row in factors for one in row for tensor in one.parameters()]
         stacked = known.once("orthonormal cores", tensors, lambda: _stacked(factors, SharedFactors.small))
     else:
-        stacked = _known_or_now(known, "cores", cores, lambda: _stacked(factors, lambda one, core: core))
+        stacked = _known_or_now(known, "cores", tensors[::3], lambda: _stacked(factors, lambda one, core: core))
     given = torch.stack(list(weights))
     with torch.autocast(given.device.type, enabled=False):  # what is bounded is not rounded
         core = (given.flatten(1, 2) @ stacked).unflatten(1, given.shape[1:3]).unflatten(-1, (width, rank, rank))
-        scale = _scale(rows, core, known, orthonormal)
+        tensors += [tensor for row in rows for one in row for tensor in one.own_tensors()]
+        scale = _scale(known.once("budget", tensors, lambda: _budget(rows)), core, orthonormal)
         if scale is None:
             return core
         return core * scale if core.requires_grad else core.mul_(scale)
 
 
 @torch.no_grad()
-def _scale(rows: Rows, core: Tensor, known: Known, orthonormal: bool) -> Tensor | None:
+def _scale(budget: tuple[Tensor, Tensor, Tensor] | None, core: Tensor, orthonormal: bool) -> Tensor | None:
     """What brings each core within its budget, or None where all are."""
-    tensors = [tensor for row in rows for one in row for tensor in (*one.own_tensors(), *one.factors.parameters())]
-    budget = known.once("budget", tensors, lambda: _budget(rows))
     if budget is None:
         return None
     beta, left, right = budget  # (rows, 1, 1, matrices) and twice (rows, 1, 1, matrices, r, r)
@@ -75,15 +73,22 @@ def changed(
     lefts: list[Tensor] = [one.left for one in factors]
     rights: list[Tensor] = [one.right for one in factors]
     if orthonormal:
-        lefts = known.once(f"bases of {len(lefts)} lefts", lefts, lambda: _bases(lefts))
-        right = known.once(f"bases of {len(rights)} rights", rights, lambda: torch.cat(_bases(rights), dim=1))
+        tensors = [*lefts, *rights]
+        lefts, right = known.once(f"bases of {len(lefts)}", tensors, lambda: (_bases(lefts), _beside(_bases(rights))))
     elif len(rights) == 1:
         right = rights[0]
     else:
-        right = _known_or_now(known, f"right of {len(rights)}", rights, lambda: torch.cat(rights, dim=1))
+        right = _known_or_now(known, f"right of {len(rights)}", rights, lambda: _beside(rights))
     inner = (x @ right).unflatten(-1, (len(rights), -1))
     inner = through(inner, placed(cores, slots)).to(x.dtype)
-    return [one.base(x) + inner[..., place, :] @ lefts[place].T for place, one in enumerate(linears)]
+    if not orthonormal:
+        return [one.base(x) + inner[..., place, :] @ lefts[place].T for place, one in enumerate(linears)]
+    flat = inner.flatten(0, 1)
+    # a sum and a product in one
+    mapped = (
+        torch.addmm(one.base(x).flatten(0, 1), flat[:, place], lefts[place].T) for place, one in enumerate(linears)
+    )
+    return [one.unflatten(0, x.shape[:2]) for one in mapped]
 
 
 def _bases(factors: Sequence[Tensor]) -> list[Tensor]:
@@ -91,13 +96,22 @@ def _bases(factors: Sequence[Tensor]) -> list[Tensor]:
     return [torch.linalg.qr(one).Q for one in factors]
 
 
+def _beside(factors: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(factors), dim=1)
+
+
 def through(inner: Tensor, cores: Tensor) -> Tensor:
     """M z of inner (batch, tokens, matrices, r) and cores (batch, 1 or tokens, matrices, r, r), in the cores' precision."""
-    with torch.autocast(inner.device.type, enabled=False):
-        inner = inner.to(cores.dtype)
-        if cores.shape[1] == 1:  # one core for all tokens: one product instead of one a token
-            return (inner.transpose(1, 2) @ cores[:, 0].mT).transpose(1, 2)
-        return (cores @ inner.unsqueeze(-1)).squeeze(-1)
+    if torch.is_autocast_enabled(inner.device.type):
+        with torch.autocast(inner.device.type, enabled=False):
+            return _through(inner.to(cores.dtype), cores)
+    return _through(inner.to(cores.dtype), cores)
+
+
+def _through(inner: Tensor, cores: Tensor) -> Tensor:
+    if cores.shape[1] == 1:  # one core for all tokens: one product instead of one a token
+        return (inner.transpose(1, 2) @ cores[:, 0].mT).transpose(1, 2)
+    return (cores @ inner.unsqueeze(-1)).squeeze(-1)
 
 
 def _budget(rows: Rows) -> tuple[Tensor, Tensor, Tensor] | None:

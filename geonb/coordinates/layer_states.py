@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from geonb.coordinates.model import CoordinateModel
-from geonb.coordinates.modulated_linear import ModulatedLinear, SharedFactors
+from geonb.coordinates.modulated_linear import SharedFactors
 from geonb.train.events import LayerState
 
 
@@ -27,7 +27,7 @@ def layer_states(model: CoordinateModel, theta: Tensor, step_length: float, bind
                 return ()
             small = linear.factors.small(linear.bounded_core(weights)).double()
             norm, allowed = float(torch.linalg.matrix_norm(small, ord=2).max()), linear.allowed()
-            sigma = _sigma(linear, small.shape[-1])
+            sigma = linear.base_values()[small.shape[-1] - 1]
             states.append(
                 LayerState(
                     name=f"{number}.{name}",
@@ -39,10 +39,3 @@ def layer_states(model: CoordinateModel, theta: Tensor, step_length: float, bind
                 )
             )
     return tuple(states)
-
-
-def _sigma(linear: ModulatedLinear, rank: int) -> float:
-    """sigma_r(W), by the smaller Gram matrix."""
-    weight = linear.base.weight.double()
-    gram = weight @ weight.T if weight.shape[0] <= weight.shape[1] else weight.T @ weight
-    return float(torch.linalg.eigvalsh(gram)[-rank].clamp_min(0)) ** 0.5

@@ -137,8 +137,12 @@ class ModulatedLinear(nn.Module):
         return (weight,) if isinstance(weight, nn.Parameter) else (*self.base.parameters(), *self.base.buffers())
 
     def allowed(self) -> float:
-        """beta = budget x ||W||_2, by the smaller Gram matrix in float64."""
-        return self._known.once("allowed", self.own_tensors(), self._allowed)
+        """beta = budget x ||W||_2."""
+        return self.budget * self.base_values()[0]
+
+    def base_values(self) -> list[float]:
+        """The singular values of W, the largest first, by the smaller Gram matrix in float64."""
+        return self._known.once("base values", self.own_tensors(), self._base_values)
 
     def certified_bound(self) -> float:
         """An upper bound of ||dW(w)||_2 over all w of norm sqrt(count / 2), which trigonometric weights have.
@@ -149,10 +153,10 @@ class ModulatedLinear(nn.Module):
         return self._known.once("bound", tuple(self.factors.parameters()), self._certified_bound)
 
     @torch.no_grad()
-    def _allowed(self) -> float:
+    def _base_values(self) -> list[float]:
         weight = self.base.weight.double()
         gram = weight @ weight.T if weight.shape[0] <= weight.shape[1] else weight.T @ weight
-        return self.budget * float(torch.linalg.eigvalsh(gram)[-1].clamp_min(0)) ** 0.5
+        return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt().flip(0).tolist()
 
     @torch.no_grad()
     def _certified_bound(self) -> float:

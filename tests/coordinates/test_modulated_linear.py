@@ -132,3 +132,10 @@ def test_what_is_known_of_the_weights_is_forgotten_when_they_change():
     with torch.no_grad():
         linear.factors.parameters().__next__().mul_(2)
     assert linear.certified_bound() == pytest.approx(2 * before, rel=1e-5)
+
+
+def test_the_values_of_the_base_are_its_singular_values_and_the_budget_a_share_of_the_first():
+    linear = modulated(7, budget=0.3)
+    values = np.linalg.svd(linear.base.weight.detach().numpy(), compute_uv=False)
+    np.testing.assert_allclose(linear.base_values(), values, rtol=1e-9)
+    assert linear.allowed() == pytest.approx(0.3 * values[0], rel=1e-12)

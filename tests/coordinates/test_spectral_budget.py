@@ -1,5 +1,7 @@
 """Norms of many small matrices: exact to 2e-6 from above, whatever the matrices are, and never above the budget."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -83,3 +85,46 @@ def test_a_matrix_is_scaled_the_same_whoever_else_is_looked_at():
     whole = scale_within(matrices, 0.5)
     for count in (1, 2, 17, 64):
         assert torch.equal(scale_within(matrices[:count], 0.5), whole[:count])
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.93, 0.985, 1.03, 1.2, 4.0])
+def test_what_is_left_out_early_and_who_is_beside_it_does_not_move_a_scale_by_a_bit(beta):
+    """Some are inside by a Frobenius norm, some by a Schatten norm, some at the budget, some beyond it: none feels the others."""
+    rng = np.random.default_rng(5)
+    decays = [0.0, 0.5, 0.9, 0.97, 1.0]
+    matrices = torch.cat([with_values(list(decay ** np.arange(12.0)), seed=int(rng.integers(99))) for decay in decays])
+    matrices = matrices * torch.tensor(rng.choice([1.0, 0.2], size=(len(matrices), 1, 1)), dtype=torch.float32)
+    whole = scale_within(matrices, beta)
+    # by LAPACK in float64, who alone knows nothing of screens
+    norms = exact(matrices)
+    assert (whole.double().numpy() * norms <= beta).all()
+    assert ((whole < 1).numpy() == (norms > beta * (1 - 6e-6))).all()
+    for picked in (torch.arange(3), torch.randperm(100, generator=torch.Generator().manual_seed(1))[:41]):
+        assert torch.equal(scale_within(matrices[picked], beta), whole[picked])
+
+
+def test_more_matrices_than_are_multiplied_at_a_time_are_each_scaled_as_alone():
+    drawn = np.random.default_rng(6).normal(size=(700, 12, 12))
+    matrices = torch.tensor(drawn, dtype=torch.float32).repeat(8, 1, 1)
+    whole = scale_within(matrices, 5.0).reshape(8, 700)
+    assert torch.equal(whole, whole[:1].expand(8, 700))
+    np.testing.assert_allclose(whole[0].numpy(), np.minimum(1, 5.0 / exact(matrices[:700])), rtol=7e-6)
+
+
+def test_threads_do_not_write_to_each_others_memory():
+    given = [
+        with_values(list(0.9 ** np.arange(12) * size), seed=seed, count=300)
+        for seed, size in enumerate((1.0, 3.0, 9.0))
+    ]
+    alone = [spectral_norms(one) for one in given]
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(10):
+            for found, expected in zip(pool.map(spectral_norms, given), alone, strict=True):
+                assert torch.equal(found, expected)
+
+
+def test_norms_asked_for_in_inference_mode_first_and_outside_it_afterwards_are_the_same():
+    matrices = with_values(list(0.9 ** np.arange(7)), seed=8)
+    with torch.inference_mode():
+        inside = spectral_norms(matrices).clone()
+    assert torch.equal(spectral_norms(matrices), inside.clone())
