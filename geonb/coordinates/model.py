@@ -7,6 +7,7 @@ RMSNorm (Zhang and Sennrich 2019), rotary positions (Su et al. 2021), grouped qu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -179,6 +180,8 @@ class CoordinateModel(nn.Module):
         every: list[Tensor] = []
         if modulate and phases is not None:
             every = phases
+        elif modulate and theta is None and not torch.is_grad_enabled():
+            theta, every = self._followed(x, mode, cache)
         elif modulate:
             theta = self.predict(x, mode, cache) if theta is None else theta
             with torch.autocast(x.device.type, enabled=False):  # a phase of bfloat16 is off by a hundredth of a radian
@@ -208,11 +211,27 @@ class CoordinateModel(nn.Module):
 
     def predict(self, embedded: Tensor, mode: str, cache: KeyValueCache | None = None) -> Tensor:
         """theta of each slot from the embeddings (batch, tokens, width): a slot a token, or the last token's alone."""
+        with torch.autocast(embedded.device.type, enabled=False):
+            return self.predictor(self._prefix(embedded, mode, cache))
+
+    def _prefix(self, embedded: Tensor, mode: str, cache: KeyValueCache | None) -> Tensor:
         mean, total = running_mean(embedded, cache.total if cache else None, cache.tokens if cache else 0)
         if cache is not None:
             cache.total = total
+        return mean if mode == "token" else mean[:, -1:]
+
+    def _followed(self, embedded: Tensor, mode: str, cache: KeyValueCache | None) -> tuple[Tensor, list[Tensor]]:
+        """The predicted theta and its phases in every layer: one product from the predictor's units, where no graph is kept."""
+        predictor = self.predictor
+        directions: list[Tensor] = [layer.directions.directions for layer in self.uses]
+        tensors = [*directions, predictor.leave.weight, predictor.leave.bias]
+        fold = self._known.once("folded directions", tensors, lambda: predictor.folded(torch.cat(directions)))
         with torch.autocast(embedded.device.type, enabled=False):
-            return self.predictor(mean if mode == "token" else mean[:, -1:])
+            units = predictor.units(self._prefix(embedded, mode, cache))
+            free = predictor.leave(units)
+            length = math.sqrt(free.shape[-1]) / free.norm(dim=-1, keepdim=True).clamp_min(1e-20)
+            phases = functional.linear(units, *fold) * length
+        return free * length, list(phases.split([len(one) for one in directions], dim=-1))
 
     def effective_dimensions(self) -> int:
         """How many dimensions of theta do anything: the rank of all layers' directions together."""

@@ -28,11 +28,20 @@ class Predictor(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """theta of norm sqrt(coordinates) for each state."""
+        return on_sphere(self.leave(self.units(state)))
+
+    def units(self, state: Tensor) -> Tensor:
+        """The last hidden units h: (..., hidden), of which theta is W h + b brought to its length."""
         # an embedding's size says how common its token is, not what the text is about
         hidden = self.enter(functional.normalize(state, dim=-1) * math.sqrt(state.shape[-1]))
         for layer in self.residual:
             hidden = hidden + functional.gelu(layer(hidden))
-        return on_sphere(self.leave(self.norm(hidden)))
+        return self.norm(hidden)
+
+    def folded(self, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """C W and C b of directions C (phases, coordinates): the phases C theta from `units`, without a product of C's size."""
+        wide = directions.double()
+        return (wide @ self.leave.weight.double()).float(), (wide @ self.leave.bias.double()).float()
 
 
 def on_sphere(values: Tensor) -> Tensor:

@@ -103,6 +103,29 @@ def test_a_text_read_in_pieces_is_the_text_read_at_once(steps):
     assert cache.tokens == 20 and cache.values_per_token() == 2 * 2 * 2 * 16
 
 
+@pytest.mark.parametrize("mode", ["token", "sequence"])
+def test_phases_from_the_predictors_units_are_the_directions_times_theta(mode):
+    model = alive()
+    with torch.no_grad():
+        model.predictor.leave.bias.normal_(generator=torch.Generator().manual_seed(5))
+        got = model(TEXT, mode=mode)
+        theta = model.predict(model.embedding(TEXT), mode)
+    assert torch.allclose(got.theta, theta, atol=1e-5)
+    for layer, phases in zip(model.uses, got.phases, strict=True):
+        expected = theta.double().numpy() @ layer.directions.directions.detach().double().numpy().T
+        assert np.abs(phases.numpy() - expected).max() < 3e-5
+    # with a graph theta itself is what the directions are multiplied with
+    assert torch.allclose(model(TEXT, mode=mode).logits.detach(), got.logits, atol=1e-5)
+
+
+def test_phases_follow_directions_that_changed():
+    model = alive()
+    with torch.no_grad():
+        before = model(TEXT).phases[0]
+        model.uses[0].directions.directions *= 2
+        assert torch.allclose(model(TEXT).phases[0], 2 * before, atol=1e-4)
+
+
 def test_under_one_theta_a_cache_goes_on_and_under_another_it_refuses():
     model = alive()
     theta = torch.randn(2, 1, 64, generator=torch.Generator().manual_seed(5))

@@ -35,11 +35,11 @@ def failing(found):
 
 
 def test_a_coordinate_that_sees_the_future_is_found(monkeypatch):
-    whole = verify_module.CoordinateModel.predict
+    whole = verify_module.CoordinateModel._prefix
     monkeypatch.setattr(
         verify_module.CoordinateModel,
-        "predict",
-        lambda self, x, mode, cache=None: whole(self, x.mean(dim=1, keepdim=True).expand_as(x), mode, cache),
+        "_prefix",
+        lambda self, x, mode, cache: whole(self, x.mean(dim=1, keepdim=True).expand_as(x), mode, cache),
     )
     found = verify(preset("tiny"))
     assert "causal" in failing(found) and "read with a cache as without" in failing(found)

@@ -130,7 +130,6 @@ class _Sequence:
 def make_optimiser(groups: Sequence[Group], name: str) -> torch.optim.Optimizer:
     """Adam or plain gradient descent over groups of parameters with their rates; nothing decays."""
     made = [{"params": parameters, "lr": rate} for parameters, rate in groups]
-    # not fused: that one leaves a parameter's version as it is, by which `ModulatedLinear` knows what has changed
     return torch.optim.Adam(made, foreach=True) if name == "adam" else torch.optim.SGD(made)
 
 
