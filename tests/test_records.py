@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from geonb.errors import InputError
-from geonb.records import Record, atomic_write, table_html
+from geonb.records import Record, atomic_write
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,15 +72,3 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path, monkeypatc
     with pytest.raises(OSError, match="full"):
         atomic_write(path, "new")
     assert path.read_text() == "old" and [item.name for item in tmp_path.iterdir()] == ["file"]
-
-
-def test_tables_escape_their_cells():
-    html = table_html(["<x>"], [["<script>"], [1.23456]], caption="a & b")
-    assert "&lt;script&gt;" in html and "<script>" not in html and "1.235" in html and "a &amp; b" in html
-
-
-def test_a_column_that_holds_a_sentence_wraps_and_the_others_do_not():
-    reason = "Adam adds epsilon to a gradient's size, so a squared weight does not belong there."
-    page = table_html(["what", "because"], [["epsilon", reason], ["beta", "as given"]])
-    wraps = ["white-space:pre-wrap" in cell for cell in page.split("<td")[1:]]
-    assert wraps == [False, True, False, True]

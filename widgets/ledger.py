@@ -13,7 +13,7 @@ from geonb.claims.ledger_pictures import COLOURS
 from geonb.claims.reference import PublishedFigure
 from geonb.claims.register import Register, load_claims
 from geonb.errors import InputError
-from geonb.records import table_html
+from geonb.record_tables import table_html
 from geonb.widgets.view import View, picture_html
 
 _SIGNS = {True: "met", False: "not met", None: "undecided"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from geonb.geometry.measurement import Measurement
-from geonb.records import table_html
+from geonb.record_tables import table_html
 from geonb.train.compare import RunsCompared, compare_runs
 from geonb.widgets.view import View, picture_html
 

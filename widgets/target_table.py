@@ -9,7 +9,7 @@ from geonb.derive.lora_rank import RANK_RULES
 from geonb.models.matrix_ref import ROLES
 from geonb.plan.override import WhatIf, what_if
 from geonb.plan.plan import Plan
-from geonb.records import table_html
+from geonb.record_tables import table_html
 from geonb.widgets.view import View, picture_html
 
 _STATIC_ROWS = 60

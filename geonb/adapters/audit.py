@@ -29,7 +29,8 @@ from geonb.geometry.spectrum import Spectrum
 from geonb.models.checkpoint import Checkpoint
 from geonb.models.geometry import MatrixGeometry, Progress, stream_geometry
 from geonb.models.matrix_ref import MatrixRef
-from geonb.records import Record, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, plain
 
 _COLUMNS = ("matrix", "rank", "rank used", "scale", "||dW||_2", "/ sigma_k", "/ random")
 

@@ -16,7 +16,8 @@ from geonb.geometry.low_rank import product_norm
 from geonb.geometry.singular_values import singular_values
 from geonb.models.checkpoint import Checkpoint
 from geonb.models.matrix_ref import MatrixRef
-from geonb.records import Record, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record
 
 Progress = Callable[[int, int, str], None]
 # ||dW||_F / ||W||_F at which random adapters are drawn; Weyl utilisation depends on it, the other numbers do not

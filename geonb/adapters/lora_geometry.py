@@ -31,7 +31,8 @@ from geonb.geometry.low_rank import product_singular_values
 from geonb.geometry.spectrum import Spectrum
 from geonb.models.checkpoint import Checkpoint
 from geonb.models.matrix_ref import MatrixRef
-from geonb.records import Record, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record
 
 # what is held against a random adapter: field -> heading
 COMPARED = {

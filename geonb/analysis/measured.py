@@ -10,7 +10,8 @@ import numpy as np
 
 from geonb.errors import InputError
 from geonb.geometry.measurement import Measurement
-from geonb.records import Record, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, plain
 
 _COLUMNS = ("quantity", "measured", "unit", "95 % interval", "n", "null", "null's range", "operator")
 

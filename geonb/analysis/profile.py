@@ -15,7 +15,8 @@ from geonb.analysis.measured import Measured, assemble, check_draws, finite_matr
 from geonb.errors import InputError
 from geonb.geometry.measurement import Measurement
 from geonb.geometry.point_cloud import gaussian_twin
-from geonb.records import Record, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record
 
 NORMALISATIONS = ("raw", "rms", "drop-outliers")
 

@@ -21,7 +21,8 @@ import numpy as np
 from geonb._version import __version__
 from geonb.backends.registry import REGISTRY, available, get_backend
 from geonb.errors import GeonbError, InputError
-from geonb.records import Record, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record
 
 _LIBRARIES = ("numpy", "scipy", "torch", "transformers", "peft", "safetensors", "tokenizers", "jax", "mlx", "pyarrow")
 # errors of a sound float64 decomposition are a few units of round-off times sigma_max; its Gram matrix halves the digits

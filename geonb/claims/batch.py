@@ -12,7 +12,8 @@ from geonb.claims.register import load_claims, papers_folder
 from geonb.claims.run import PASSED, NotebookRun, PlannedRun
 from geonb.claims.runner import RunningNotebook
 from geonb.errors import InputError
-from geonb.records import Record, atomic_write, is_file, is_folder, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, atomic_write, is_file, is_folder, plain
 
 PLANNED, KEPT, STARTED, FINISHED = "planned", "kept", "started", "finished"
 _POLL = 0.1  # seconds

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from geonb.claims.register import Register, load_claims
 from geonb.errors import InputError
-from geonb.records import Record, is_file, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, is_file, plain
 
 FILE = "reference.json"
 

@@ -13,7 +13,8 @@ import typer
 from geonb.cli import options
 from geonb.cli.output import PRINTED, answer, prints
 from geonb.errors import InputError
-from geonb.records import Record, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

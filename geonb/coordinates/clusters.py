@@ -17,7 +17,8 @@ from geonb.errors import InputError
 from geonb.geometry.inference import permutation_p
 from geonb.geometry.measurement import Measurement
 from geonb.geometry.statistics import bootstrap_interval, paired_bootstrap
-from geonb.records import Record, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, plain
 
 _SLACK = 1e-5
 

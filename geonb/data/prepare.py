@@ -26,7 +26,8 @@ import numpy as np
 from geonb.data.columns import ColumnChoice, Unusable, check_named, choose_columns, to_record
 from geonb.data.sources import Row, Source, SourceFile, open_source
 from geonb.errors import InputError
-from geonb.records import Record, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, plain
 
 DUPLICATE = "duplicate"
 _SAMPLE = 100  # rows that the columns are chosen from

@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from geonb.derive.rounding import rounded
 from geonb.errors import DerivationError
-from geonb.records import Record, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record
 
 Evidence = Literal["proven", "validated", "empirical", "conjectural", "disproven", "convention"]
 EVIDENCE: tuple[str, ...] = get_args(Evidence)

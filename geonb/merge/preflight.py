@@ -8,7 +8,8 @@ from typing import Any
 
 from geonb.errors import InputError
 from geonb.models.checkpoint import Checkpoint
-from geonb.records import Record, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, plain
 
 SAME, NOTED, REFUSED = "same", "noted", "refused"
 SPECIAL_TOKENS = "special tokens"

@@ -14,7 +14,8 @@ from geonb.data.example import Example
 from geonb.geometry.measurement import Measurement
 from geonb.geometry.statistics import bootstrap_interval, paired_bootstrap
 from geonb.merge.preflight import Preflight
-from geonb.records import Record, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, plain
 
 RECORD = "merge.json"
 # so many tokens' log-probabilities of two models are held at once: 256 x 150,000 float64 are 0.3 GB each

@@ -8,7 +8,8 @@ from pathlib import Path
 from geonb.errors import InputError
 from geonb.models.checkpoint import Checkpoint
 from geonb.models.geometry import MatrixGeometry, Progress, stream_geometry
-from geonb.records import Record, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

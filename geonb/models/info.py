@@ -8,7 +8,8 @@ from pathlib import Path
 
 from geonb.models.checkpoint import Checkpoint
 from geonb.models.matrix_ref import MatrixRef
-from geonb.records import Record, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

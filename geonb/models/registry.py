@@ -18,7 +18,8 @@ from typing import Any
 from geonb.errors import InputError
 from geonb.models.cache import cache_folder
 from geonb.models.headers import read_headers
-from geonb.records import Record, atomic_write, is_folder, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, atomic_write, is_folder, plain
 
 # a name never has a slash, so it is never a hub id
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)

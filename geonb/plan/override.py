@@ -29,7 +29,8 @@ from geonb.plan.options import PlanOptions, bytes_of, role_names
 from geonb.plan.plan import Plan
 from geonb.plan.target import TargetPlan
 from geonb.plan.targets import target_plans
-from geonb.records import Record, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, plain
 
 _FLAGS = {
     "memory_budget": "--memory-budget",

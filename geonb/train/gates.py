@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from geonb.errors import InputError
 from geonb.geometry.measurement import Measurement
-from geonb.records import Record, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, plain
 
 PASSED, FAILED, UNMEASURED = "passed", "failed", "unmeasured"
 _MARK = {PASSED: "✓", FAILED: "✗", UNMEASURED: "·"}

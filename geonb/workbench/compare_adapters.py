@@ -13,7 +13,8 @@ import numpy as np
 from geonb.errors import InputError
 from geonb.geometry.measurement import Measurement
 from geonb.geometry.statistics import mcnemar, paired_bootstrap
-from geonb.records import Record, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, plain
 
 IMPROVED, DEGRADED, SAME_WITHIN_NOISE = "improved", "degraded", "no significant difference"
 DEGENERATED, MIXED, NO_EFFECT, NOT_TESTED = "degenerated", "mixed", "no effect", "not tested"

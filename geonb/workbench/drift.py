@@ -17,7 +17,8 @@ import numpy as np
 from geonb.errors import InputError
 from geonb.geometry.measurement import Measurement
 from geonb.geometry.statistics import bootstrap_interval, wilson
-from geonb.records import Record, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record
 from geonb.workbench.bench import Bench
 from geonb.workbench.generation import Continuation, Prompt, TextStream, generate, printable
 

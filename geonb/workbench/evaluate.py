@@ -18,7 +18,8 @@ from geonb.data.seeds import data_digest
 from geonb.errors import InputError
 from geonb.geometry.measurement import Measurement
 from geonb.plan.inputs import open_checkpoint
-from geonb.records import Record, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, plain
 from geonb.train.example_losses import examples_digest, six_digits
 from geonb.workbench.compare_adapters import NO_EFFECT, NOT_TESTED, paired_test
 from geonb.workbench.prompts import Progress, PromptsCompared, compare_generations, generate, read_prompts

@@ -17,7 +17,8 @@ from geonb.geometry.measurement import Measurement
 from geonb.geometry.statistics import mcnemar, wilson
 from geonb.models.cache import file_digest
 from geonb.models.checkpoint import Checkpoint
-from geonb.records import Record, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record
 from geonb.workbench.bench import Bench, adapter_folder
 from geonb.workbench.drift import DriftScan, PromptDrift, check_draws, scan_prompt, summarise
 from geonb.workbench.generation import (

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from geonb.geometry.measurement import Measurement
-from geonb.records import Record, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, plain
 from geonb.workbench.export.record import megabytes
 
 _SHOWN = 5  # worst matrices in the text

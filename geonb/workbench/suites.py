@@ -19,7 +19,8 @@ import numpy as np
 from geonb.errors import InputError
 from geonb.geometry.measurement import Measurement
 from geonb.geometry.statistics import wilson
-from geonb.records import Record, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, plain
 from geonb.workbench.compare_adapters import (
     DEGRADED,
     ERROR_RATE,

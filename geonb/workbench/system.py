@@ -16,7 +16,8 @@ from geonb.errors import InputError
 from geonb.geometry.measurement import Measurement
 from geonb.geometry.singular_values import TIERS, spectrum
 from geonb.models.cache import cache_folder
-from geonb.records import Record, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record
 
 # what geonb writes there; only the first two can be computed again, so only they are cleared
 _CELLS = "cells"

@@ -15,7 +15,8 @@ from geonb.errors import GeonbError, InputError
 from geonb.geometry.measurement import Measurement
 from geonb.geometry.statistics import bootstrap_interval, wilson
 from geonb.plan.plan import Plan
-from geonb.records import Record, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record
 from geonb.train.gates import FAILED, PASSED, Verification
 
 # name here, gate that measures it, the name that the documented workbench gives it

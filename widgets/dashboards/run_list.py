@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from geonb.records import table_html
+from geonb.record_tables import table_html
 from geonb.train.run_folder import RunFolder
 from geonb.widgets.dashboards.library import Library
 from geonb.widgets.view import View

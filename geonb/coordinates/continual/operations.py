@@ -10,7 +10,8 @@ import numpy as np
 
 from geonb.coordinates.continual.operation import FORMS, Operation, Prompt, ask
 from geonb.errors import InputError
-from geonb.records import Record, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, plain
 
 DOMAINS = {"mathematics": 48, "physics": 36, "chemistry": 32, "biology": 32, "logic": 36}
 

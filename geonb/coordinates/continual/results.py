@@ -16,7 +16,8 @@ from geonb.errors import InputError
 from geonb.geometry.inference import over_seeds
 from geonb.geometry.measurement import Measurement
 from geonb.geometry.statistics import paired_bootstrap
-from geonb.records import Record, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, plain
 
 CONTROL = "lora-per-task"
 # the rule, written before any run: F below half a point, ACC within two points of a LoRA for each task

@@ -21,7 +21,8 @@ from geonb.coordinates.predictor import on_sphere
 from geonb.errors import InputError
 from geonb.geometry.measurement import Measurement
 from geonb.geometry.statistics import paired_bootstrap, wilson
-from geonb.records import Record, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, plain
 
 _CONTROL = "bag of words"
 ROUTERS = ("kernel", "bag of words", "bag of characters", "shuffled labels")

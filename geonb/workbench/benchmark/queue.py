@@ -10,7 +10,8 @@ from geonb.errors import InputError
 from geonb.models.cache import cache_folder
 from geonb.models.checkpoint import Checkpoint
 from geonb.record_lines import append_line, read_lines
-from geonb.records import Record, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record
 from geonb.workbench.benchmark.design import STAGES, Stage
 from geonb.workbench.benchmark.job import Job, Row, run_job
 from geonb.workbench.benchmark.models import model_source

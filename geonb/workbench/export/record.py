@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from geonb.geometry.measurement import Measurement
-from geonb.records import Record, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, plain
 from geonb.workbench.export.gap import GAP, KL_MAX, KL_MEAN, SAME_TOKEN
 from geonb.workbench.export.target import SERVED
 

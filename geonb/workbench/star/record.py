@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from geonb.geometry.measurement import Measurement
-from geonb.records import Record, plain, table_html
+from geonb.record_tables import table_html
+from geonb.records import Record, plain
 from geonb.workbench.compare_adapters import PairedTest
 from geonb.workbench.star.options import StarOptions
 from geonb.workbench.star.picture import accuracy_picture
