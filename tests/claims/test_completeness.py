@@ -1,5 +1,7 @@
 """The register, the notebooks and the papers belong together: nothing is claimed without a notebook, or judged without a row."""
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,12 @@ def test_published_figures_and_our_own_are_of_known_claims_of_a_paper_that_has_s
         results = load_results(folder)
         known = {claim.id for claim in REGISTER.claims if claim.paper == paper}
         assert results is None or {one.claim for one in results.results} <= known, paper
+
+
+def test_the_readme_counts_the_verdicts_of_the_register():
+    counted = Counter(claim.verdict for claim in REGISTER.claims)
+    told = (ROOT / "README.md").read_text(encoding="utf-8").split("Of ")[1:]
+    sentence = next(one for one in told if re.match(r"\d+ rows ", one)).split(" and say what")[0]
+    numbers = [int(one) for one in re.findall(r"\d+", sentence)]
+    verdicts = ("holds", "holds by construction", "partly", "fails", "machinery only", "inconclusive")
+    assert numbers == [counted.total(), *(counted[one] for one in verdicts)]

@@ -144,8 +144,6 @@ def _resize(network: Network, pairs: int) -> None:
         factors.cores = nn.Parameter(torch.zeros(2 * pairs, *factors.cores.shape[1:]), requires_grad=False)
         # a bound would bind some arms before others; the base keeps the one that it was trained under
         one.budget = _NO_BUDGET
-        # a new parameter may get the identity of the old one, by which the bound is remembered
-        one._known.clear()
 
 
 def _banks(arm: Arm, network: Network, tasks: int, sizes: Sizes, seed: int) -> list[list[SharedFactors]]:
