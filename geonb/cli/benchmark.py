@@ -45,7 +45,7 @@ def zero_knob(
     rows: Path = ROWS,
     model: list[str] = typer.Option(
         None,
-        help="Only these models (may be given more than once); `llama-1m` stands for `llama-1m+bf16` too. A folder or hub "
+        help="Only these models (may be given more than once); `llama-1m-3k` stands for `llama-1m-3k+bf16` too. A folder or hub "
         "id of your own is compared at T = 200; give it its own --rows.",
     ),
     domain: list[str] = typer.Option(None, help="Only these domains; `kjv` stands for `kjv+64` too."),
@@ -65,7 +65,7 @@ def zero_knob(
     from geonb.workbench.benchmark.derived import parted
     from geonb.workbench.benchmark.design import Stage
     from geonb.workbench.benchmark.job import Job, Row
-    from geonb.workbench.benchmark.models import model_source
+    from geonb.workbench.benchmark.models import can_be_made, model_source
     from geonb.workbench.benchmark.queue import queue_state, run_queue
 
     # a path is a model of one's own; a condition is named with what it was made of, and not listed beside it
@@ -74,7 +74,7 @@ def zero_knob(
     cells = [cell for one in every for cell in one.cells]
     without = [cell.without_condition if not cell.is_plain else cell for cell in cells]
     for option, chosen, shown, known in (
-        ("--model", model, [cell.model for cell in without], [cell.model for cell in cells]),
+        ("--model", model, [cell.model for cell in without if can_be_made(cell.model)], [cell.model for cell in cells]),
         ("--domain", domain, [cell.domain for cell in without], [cell.domain for cell in cells]),
         ("--horizon", horizon, [cell.horizon for cell in without], [cell.horizon for cell in cells]),
     ):

@@ -43,12 +43,12 @@ def test_the_list_counts_what_each_stage_lacks_and_writes_nothing(tmp_path):
     document = json.loads(call("zero-knob", "--list", "--rows", path, "--json").stdout)
     state = QueueState.from_dict(document)
     assert [one.name for one in state.stages] == [stage.name for stage in STAGES]
-    # geonb's three arms and three rates of AdamW in six domains on the small model and in four on the main one
-    assert state.stages[0].missing == (6 + 4) * (3 + 3)
+    # geonb's three arms and three rates of AdamW in four domains on the main model; the small one cannot be made again
+    assert state.stages[0].missing == 4 * (3 + 3)
     assert (state.found, state.made, state.rows) == (0, 0, str(path))
     text = call("zero-knob", "--list", "--rows", path).stdout
     assert text.splitlines()[0].startswith(f"0 runs in {path}; known to be missing")
-    assert f"    60  {STAGES[0].name}" in text
+    assert f"    24  {STAGES[0].name}" in text
     assert list(tmp_path.iterdir()) == []
 
 
@@ -123,10 +123,17 @@ def refused(capsys, *arguments):
     ("arguments", "sentence"),
     [
         (("--domain", "law"), "--domain was given law; the design has kjv, code, arithmetic, chat, modules, names."),
-        (("--model", "gpt4"), "--model was given gpt4; the design has embedded, llama-1m"),
+        (("--model", "gpt4"), "--model was given gpt4; the design has embedded, llama-1m-3k, gpt2-4m-2k"),
         (("--horizon", 7), "--horizon was given 7; the design has 200, 60, 800, 2000."),
         (("--minutes", 0), "--minutes was given 0; allowed is any number above 0."),
-        (("--model", "llama-9m"), "llama-9m is not trained on this machine yet: run `geonb benchmark models llama-9m`"),
+        (
+            ("--model", "llama-9m-2k"),
+            "llama-9m-2k is not trained on this machine yet: run `geonb benchmark models llama-9m-2k`",
+        ),
+        (
+            ("--model", "llama-1m"),
+            "llama-1m was given; it was trained for a time and cannot be made again, so its rows are",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence_before_anything_runs(arguments, sentence, capsys, tmp_path):

@@ -1,4 +1,4 @@
-"""Pretraining of a small model on one core: resumable, logged, with a stated time budget."""
+"""Pretraining of a small model on one core: resumable, logged, and the same to the bit for the same corpus and library."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from geonb.assets.build.tokenizer import CONTEXT, VOCABULARY
 SEED = 20260721
 WINDOW, BATCH = 128, 16
 PEAK_RATE, WEIGHT_DECAY = 3e-3, 0.05
+STEPS = 5000  # of the embedded model: 40 minutes on one core
 
 
 def new_model():
@@ -63,15 +64,17 @@ def pretrain(
     folder: Path,
     tokenizer_folder: Path,
     *,
-    minutes: float,
+    steps: int = STEPS,
     make: Callable[[], Any] = new_model,
     name: str = "pretrain",
     log_every: int = 50,
+    save_every: float = 120.0,
 ) -> Path:
-    """Train what `make` makes for `minutes` of process time, going on from the checkpoint `name` in `folder` if it is there.
+    """Train what `make` makes for `steps` steps, going on from the checkpoint `name` in `folder` if it is there.
 
-    The rate is warmed up over 100 steps, held, and falls to zero over the last quarter of the time budget; the schedule
-    is a function of the time used so far, which the checkpoint carries.
+    The rate is warmed up over 100 steps, held, and falls to zero over the last quarter. Batches and rate are functions of
+    the step, and one thread adds in one order: an interrupted run ends with the bits of one that was not, and so does a
+    run on another day. The checkpoint is written every `save_every` seconds, and carries the process time used so far.
     """
     stream = token_stream(folder, tokenizer_folder)
     model = make()
@@ -82,44 +85,49 @@ def pretrain(
         lr=PEAK_RATE,
         betas=(0.9, 0.95),
     )
-    path, step, used = folder / f"{name}.pt", 0, 0.0
+    path, first, used = folder / f"{name}.pt", 0, 0.0
     if path.is_file():
         saved = torch.load(path, weights_only=True)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
-        step, used = saved["step"], saved["used"]
-    budget, begun, last_saved = minutes * 60, time.process_time(), time.monotonic()
+        first, used = saved["step"], saved["used"]
+    begun, last_saved = time.process_time(), time.monotonic()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     model.train()
-    while True:
-        elapsed = used + time.process_time() - begun
-        if elapsed >= budget:
-            break
-        share = elapsed / budget
-        rate = PEAK_RATE * min(1.0, (step + 1) / 100) * (1.0 if share < 0.75 else max(0.0, (1 - share) / 0.25))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        starts = np.random.default_rng((SEED, step)).integers(0, len(stream) - WINDOW - 1, BATCH)
-        rows = np.stack([stream[start : start + WINDOW + 1] for start in starts]).astype(np.int64)
-        tokens = torch.from_numpy(rows)
-        logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        if not math.isfinite(loss.item()):
-            raise RuntimeError(f"the loss of pretraining step {step} is {loss.item()}")
-        if step % log_every == 0:
-            with (folder / f"{name}.jsonl").open("a") as log:
-                log.write(
-                    json.dumps({"step": step, "seconds": round(elapsed, 1), "loss": loss.item(), "rate": rate}) + "\n"
-                )
-        if time.monotonic() - last_saved > 120:
-            _save(path, model, optimizer, step, used + time.process_time() - begun)
-            last_saved = time.monotonic()
-    _save(path, model, optimizer, step, used + time.process_time() - begun)
+    try:
+        for step in range(first, steps):
+            rate = rate_at(step, steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            starts = np.random.default_rng((SEED, step)).integers(0, len(stream) - WINDOW - 1, BATCH)
+            rows = np.stack([stream[start : start + WINDOW + 1] for start in starts]).astype(np.int64)
+            tokens = torch.from_numpy(rows)
+            logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            done, elapsed = step + 1, used + time.process_time() - begun
+            if not math.isfinite(loss.item()):
+                raise RuntimeError(f"the loss of pretraining step {done} is {loss.item()}")
+            if done % log_every == 0:
+                said = {"step": done, "of": steps, "seconds": round(elapsed, 1), "loss": loss.item(), "rate": rate}
+                with (folder / f"{name}.jsonl").open("a") as log:
+                    log.write(json.dumps(said) + "\n")
+            if done == steps or time.monotonic() - last_saved >= save_every:
+                _save(path, model, optimizer, done, elapsed)
+                last_saved = time.monotonic()
+    finally:
+        torch.set_num_threads(threads)
     return path
+
+
+def rate_at(step: int, steps: int) -> float:
+    """The learning rate of the step after `step` of `steps`: up over 100, level, and to zero over the last quarter."""
+    share = step / steps
+    return PEAK_RATE * min(1.0, (step + 1) / 100) * (1.0 if share < 0.75 else (1 - share) / 0.25)
 
 
 def _save(path: Path, model, optimizer, step: int, used: float) -> None:

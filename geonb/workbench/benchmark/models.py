@@ -1,8 +1,10 @@
 """The benchmark's base models: three sizes and three families, trained here on the embedded model's corpus.
 
-A recipe is an architecture and a budget of core minutes. The trained models are not shipped (8 to 35 MB each): they are
-made once, by `geonb benchmark models`, into the cache folder; each row of results carries the digest of its model. A
-name such as `llama-1m+bf16` is a base model under a condition of `derived`, made from it on demand.
+A recipe is an architecture and a number of steps. The trained models are not shipped (4 to 35 MB each): they are made by
+`geonb benchmark models` into the cache folder, the same to the bit wherever corpus, library and processor are the same; each
+row of results carries the digest of its model. A name such as `llama-1m-3k+bf16` is a base model under a condition of
+`derived`, made from it on demand. The models of `CLOSED` were trained for a time instead of steps, so nobody can make them
+again: their rows stay, and no more are asked of them.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ _SHARED: dict[str, Any] = {"vocab_size": 2048, "pad_token_id": 0, "eos_token_id"
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One base model: how it is built, and for how many core minutes it learns."""
+    """One base model: how it is built, and for how many steps it learns; `minutes` is about what they take on one core."""
 
     name: str
     family: str
+    steps: int
     minutes: float
     make: Callable[[], Any]
 
@@ -88,13 +91,14 @@ def _lfm2() -> Any:
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("llama-1m", "llama", 8, _llama(128, 320, 4, 4, 2, seed=13)),
-        Recipe("gpt2-4m", "gpt2", 16, _gpt2),
-        Recipe("lfm2-5m", "lfm2", 20, _lfm2),
-        Recipe("llama-9m", "llama", 32, _llama(384, 1024, 5, 6, 2, seed=14)),
+        Recipe("llama-1m-3k", "llama", 3000, 8, _llama(128, 320, 4, 4, 2, seed=13)),
+        Recipe("gpt2-4m-2k", "gpt2", 2000, 16, _gpt2),
+        Recipe("lfm2-5m-2k", "lfm2", 2000, 20, _lfm2),
+        Recipe("llama-9m-2k", "llama", 2000, 32, _llama(384, 1024, 5, 6, 2, seed=14)),
     )
 }
-NAMES = ("embedded", *RECIPES)
+CLOSED = ("llama-1m", "gpt2-4m")
+NAMES = ("embedded", *RECIPES, *CLOSED)
 
 
 def models_folder() -> Path:
@@ -104,11 +108,16 @@ def models_folder() -> Path:
     return cache_folder() / "benchmark-models"
 
 
+def can_be_made(name: str) -> bool:
+    """Whether the benchmark model `name`, under a condition or not, is more than the rows that there are of it."""
+    return name.partition("+")[0] not in CLOSED
+
+
 def model_source(name: str, *, make: bool = True) -> str:
     """What to give a loader for the benchmark model `name`; any folder or hub id is handed on as it is.
 
-    Raises `InputError` for a recipe that was not trained here yet, for an unknown condition of a benchmark model, and for
-    a model under a condition that is not there yet where it may not be made.
+    Raises `InputError` for a recipe that was not trained here yet, for a model that cannot be made again, for an unknown
+    condition of a benchmark model, and for a model under a condition that is not there yet where it may not be made.
     """
     from geonb.workbench.benchmark.derived import WEIGHTS, derived_source, parted
 
@@ -117,6 +126,11 @@ def model_source(name: str, *, make: bool = True) -> str:
         return derived_source(model_source(base), condition, models_folder() / "derived", make=make)
     if (said := name.partition("+"))[0] in NAMES and said[1]:
         raise InputError(f"the condition {said[2]!r} of a model was given; the benchmark has {', '.join(WEIGHTS)}.")
+    if not can_be_made(name):
+        raise InputError(
+            f"the benchmark model {name} was given; it was trained for a time and cannot be made again, so its rows are all "
+            f"there will be: take {', '.join(RECIPES)}."
+        )
     if name == "embedded" or name not in RECIPES:
         return name
     folder = models_folder() / name
@@ -130,6 +144,7 @@ def model_source(name: str, *, make: bool = True) -> str:
 
 def train_model(name: str, folder: Path) -> Path:
     """Train the recipe `name` with corpus and checkpoints in `folder` (resumable), and write it as a Hugging Face folder."""
+    import json
     import shutil
 
     import torch
@@ -137,6 +152,8 @@ def train_model(name: str, folder: Path) -> Path:
     from geonb.assets import embedded_model_folder
     from geonb.assets.build.corpus import build_corpus
     from geonb.assets.build.pretrain import pretrain
+    from geonb.records import atomic_write
+    from geonb.workbench.benchmark.job import environment
 
     if name not in RECIPES:
         raise InputError(f"the model {name!r} was given; the benchmark trains {', '.join(RECIPES)}.")
@@ -146,7 +163,7 @@ def train_model(name: str, folder: Path) -> Path:
     if not (folder / "train.txt").is_file():
         build_corpus(folder)
     recipe, tokenizer = RECIPES[name], embedded_model_folder()
-    saved = pretrain(folder, tokenizer, minutes=recipe.minutes, make=recipe.make, name=f"pretrain-{name}")
+    saved = pretrain(folder, tokenizer, steps=recipe.steps, make=recipe.make, name=f"pretrain-{name}")
     model = recipe.make()
     model.load_state_dict(torch.load(saved, weights_only=True)["model"])
     part = target.with_name(name + ".part")
@@ -154,5 +171,15 @@ def train_model(name: str, folder: Path) -> Path:
     model.save_pretrained(part)
     for each in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(tokenizer / each, part / each)
+    # where two trainings of one recipe differ, this says in what
+    made = {"recipe": name, "steps": recipe.steps, "corpus": _digest(folder / "train.txt"), **environment()}
+    atomic_write(part / "training.json", json.dumps(made, indent=1) + "\n")
     part.rename(target)
     return target
+
+
+def _digest(path: Path) -> str:
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,7 +14,7 @@ from geonb.record_tables import table_html
 from geonb.records import Record
 from geonb.workbench.benchmark.design import STAGES, Stage
 from geonb.workbench.benchmark.job import Job, Row, run_job
-from geonb.workbench.benchmark.models import model_source
+from geonb.workbench.benchmark.models import can_be_made, model_source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,11 @@ def pending(rows: dict[str, Row], stages: tuple[Stage, ...] = STAGES) -> Iterato
         yield stage, stage.missing(rows)
 
 
+def _wanted(jobs: list[Job], accept: Callable[[Job], bool]) -> list[Job]:
+    """Those that are accepted and can be run: a model that cannot be made again has rows or has none."""
+    return [job for job in jobs if can_be_made(job.model) and accept(job)]
+
+
 def queue_state(
     path: Path,
     *,
@@ -83,7 +88,7 @@ def queue_state(
 ) -> QueueState:
     """What each stage still lacks, of the runs that `accept` allows; `made` is handed on."""
     rows = of_models_here(read_rows(path))
-    left = (StageLeft(name=stage.name, missing=sum(map(accept, jobs))) for stage, jobs in pending(rows, stages))
+    left = (StageLeft(name=stage.name, missing=len(_wanted(jobs, accept))) for stage, jobs in pending(rows, stages))
     return QueueState(rows=str(path), found=len(rows), made=made, stages=tuple(left))
 
 
@@ -130,7 +135,6 @@ def _next(
     rows: dict[str, Row], stages: tuple[Stage, ...], accept: Callable[[Job], bool]
 ) -> tuple[Stage, Job, int] | None:
     for stage, jobs in pending(rows, stages):
-        wanted = [job for job in jobs if accept(job)]
-        if wanted:
+        if wanted := _wanted(jobs, accept):
             return stage, wanted[0], len(wanted)
     return None

@@ -304,9 +304,9 @@ def test_an_unknown_domain_and_a_model_not_trained_yet_are_one_sentence(make, da
     with pytest.raises(InputError, match="the domain 'law' was given; the benchmark has kjv"):
         run_job(make(OPEN, domain="law"), data)
     with pytest.raises(
-        InputError, match="llama-9m is not trained on this machine yet: run `geonb benchmark models llama-9m`"
+        InputError, match="llama-9m-2k is not trained on this machine yet: run `geonb benchmark models llama-9m-2k`"
     ):
-        run_job(dataclasses.replace(make(OPEN), model="llama-9m"), data)
+        run_job(dataclasses.replace(make(OPEN), model="llama-9m-2k"), data)
 
 
 def test_conditions_are_part_of_the_key_and_a_job_without_them_has_the_key_it_always_had(make):

@@ -167,12 +167,12 @@ def test_after_chat_only_the_targets_moved_each_within_its_radius_and_chat_is_le
 
 def test_a_base_that_was_trained_anew_has_conditions_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("GEONB_CACHE", str(tmp_path / "cache"))
-    folder = models_folder() / "llama-1m"
+    folder = models_folder() / "llama-1m-3k"
     write_tiny("llama", folder)
-    first = model_source("llama-1m+bf16")
+    first = model_source("llama-1m-3k+bf16")
     changed = {name: tensor * 1.5 for name, tensor in tensors(folder).items()}
     save_file(changed, folder / "model.safetensors", {"format": "pt"})
-    second = model_source("llama-1m+bf16")
+    second = model_source("llama-1m-3k+bf16")
     assert first != second
     assert all(torch.equal(tensors(second)[name], changed[name].bfloat16()) for name in changed)
 
@@ -189,8 +189,8 @@ def test_a_condition_that_fails_leaves_nothing_behind(base, tmp_path, monkeypatc
 
 
 def test_a_name_is_parted_at_a_known_condition_and_an_unknown_one_is_a_sentence():
-    assert parted("llama-1m+bf16") == ("llama-1m", "bf16")
-    assert parted("llama-1m") == ("llama-1m", "")
+    assert parted("llama-1m-3k+bf16") == ("llama-1m-3k", "bf16")
+    assert parted("llama-1m-3k") == ("llama-1m-3k", "")
     # a folder may be called as it likes
     assert parted("/models/a+b") == ("/models/a+b", "") and model_source("/models/a+b") == "/models/a+b"
     with pytest.raises(InputError, match=f"'louder' of a model was given; the benchmark has {', '.join(WEIGHTS)}"):
@@ -198,5 +198,5 @@ def test_a_name_is_parted_at_a_known_condition_and_an_unknown_one_is_a_sentence(
 
 
 def test_a_condition_of_a_model_that_is_not_trained_here_says_how_to_train_it():
-    with pytest.raises(InputError, match="llama-9m is not trained on this machine yet: run `geonb benchmark models"):
-        model_source("llama-9m+bf16")
+    with pytest.raises(InputError, match="llama-9m-2k is not trained on this machine yet: run `geonb benchmark models"):
+        model_source("llama-9m-2k+bf16")
