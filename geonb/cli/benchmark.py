@@ -145,6 +145,10 @@ def table(
         "--break-it",
         help="The cells under conditions that were made to break the method, in place of the plain ones.",
     ),
+    write: list[Path] = typer.Option(
+        None,
+        help="Write the rows' figures into the blocks that this Markdown page marks with `<!-- zero-knob: NAME -->`.",
+    ),
     json: bool = options.AS_JSON,
 ) -> geonb.workbench.benchmark.tables.ZeroKnobResults:
     """What the rows say: the arm beside the best tuned AdamW of each cell, its retention, and every fixed setting's regret."""
@@ -154,5 +158,12 @@ def table(
     if not rows.is_file():
         raise InputError(f"{rows} is not there; allowed is a results file: fill one with `geonb benchmark zero-knob`.")
     # what was made to break a method is no sample of what it is used for: the means are of one kind or of the other
-    chosen = {key: row for key, row in read_rows(rows).items() if row.job.is_plain is not broken}
-    return answer(results(chosen, arm), as_json=json)
+    found = read_rows(rows)
+    chosen = {key: row for key, row in found.items() if row.job.is_plain is not broken}
+    told = results(chosen, arm)
+    if write:
+        from geonb.claims.zero_knob_page import fill_pages
+
+        for page in fill_pages(write, found):
+            note(f"{page}: its figures are those of {rows}")
+    return answer(told, as_json=json)

@@ -165,6 +165,21 @@ def test_a_model_that_is_there_is_not_trained_again(tmp_path, monkeypatch):
     assert not (tmp_path / "build").exists()
 
 
+def test_the_table_fills_the_marked_blocks_of_a_page_and_says_which(tmp_path, capsys):
+    path, page = tmp_path / "rows.jsonl", tmp_path / "page.md"
+    for arm, loss in ((OPEN, 2.0), (adamw(1e-3), 3.0)):
+        append_line(path, row_of(Cell("embedded", "kjv").job(arm), loss))
+    page.write_text("# Mine\n<!-- zero-knob: cells -->\n<!-- zero-knob: end -->\n")
+    result = call("table", "--rows", path, "--write", page)
+    assert "0.667" in result.stdout and result.stderr.strip() == f"{page}: its figures are those of {path}"
+    assert (
+        page.read_text().startswith("# Mine\n<!-- zero-knob: cells -->\n| cell |") and "| 0.667 |" in page.read_text()
+    )
+    page.write_text("nothing is marked")
+    assert f"{page}: the page has 0 marks" in refused(capsys, "table", "--rows", path, "--write", page)
+    assert page.read_text() == "nothing is marked"
+
+
 @pytest.mark.parametrize("words", [("--help",), ("zero-knob", "--help"), ("models", "--help")])
 def test_the_help_says_what_it_costs_and_how_to_go_on(words):
     shown = " ".join(call(*words).stdout.split())

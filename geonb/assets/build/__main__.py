@@ -9,10 +9,12 @@ import typer
 from geonb.assets import embedded_model_folder
 
 FOLDER = typer.Option(Path(".geonb-build"), help="Where the corpus, checkpoints and logs are kept.")
-MINUTES = typer.Option(40.0, help="Core minutes of pretraining; an interrupted run goes on from its checkpoint.")
+STEPS = typer.Option(
+    5000, "--steps", help="Steps of pretraining (40 core minutes); an interrupted run goes on from its checkpoint."
+)
 
 
-def main(step: str = typer.Argument("all"), folder: Path = FOLDER, minutes: float = MINUTES) -> None:
+def main(step: str = typer.Argument("all"), folder: Path = FOLDER, count: int = STEPS) -> None:
     """Run one step, or all of them in order."""
     from geonb.assets.build.corpus import build_corpus
     from geonb.assets.build.datasets import build_datasets
@@ -24,7 +26,7 @@ def main(step: str = typer.Argument("all"), folder: Path = FOLDER, minutes: floa
     steps = {
         "corpus": lambda: build_corpus(folder),
         "tokenizer": lambda: build_tokenizer(folder / "train.txt", embedded),
-        "train": lambda: pretrain(folder, embedded, minutes=minutes),
+        "train": lambda: pretrain(folder, embedded, steps=count),
         "export": lambda: (export(folder, embedded), write_facts(folder, embedded))[1],
         "data": lambda: build_datasets(folder, embedded, embedded.parent / "data"),
     }

@@ -1,0 +1,229 @@
+"""The rows of the zero-knob benchmark as Markdown: tables and sentences that fill the marked blocks of a page.
+
+A block stands between `<!-- zero-knob: NAME -->` and `<!-- zero-knob: end -->`; what is between them is written by
+`geonb benchmark table --write PAGE`, so that no figure of a page is older than its rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from geonb.claims.zero_knob import bracketed_rows, deciding_rows, default_arm, plain_rows, runs_lacking
+from geonb.errors import InputError
+from geonb.records import atomic_write
+from geonb.workbench.benchmark.arm import DEFAULT
+from geonb.workbench.benchmark.cells import CellResult, rows_by_cell
+from geonb.workbench.benchmark.conditions import DATA
+from geonb.workbench.benchmark.derived import WEIGHTS, parted
+from geonb.workbench.benchmark.design import BROKEN, SEEDS, best_adamw
+from geonb.workbench.benchmark.domains import BASE
+from geonb.workbench.benchmark.job import Job, Row
+from geonb.workbench.benchmark.tables import ZeroKnobResults, results
+
+_BLOCK = re.compile(r"<!-- zero-knob: (?P<name>[\w -]*) -->\n(?P<body>.*?)<!-- zero-knob: end -->", re.S)
+# losses of one seed that lie closer are called level
+_LEVEL = 0.01
+
+Rows = Mapping[str, Row]
+
+
+def fill(page: str, rows: Rows) -> str:
+    """`page` with every marked block written anew from `rows`; the rest is left as it is, to the byte.
+
+    Raises `InputError` for a block that is not known, a mark without its end, and a page without a block.
+    """
+
+    def written(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in BLOCKS:
+            raise InputError(f"the page has a block {name!r}; allowed are {', '.join(BLOCKS)}.")
+        return f"<!-- zero-knob: {name} -->\n{BLOCKS[name](rows)}\n<!-- zero-knob: end -->"
+
+    filled, count = _BLOCK.subn(written, page)
+    marks = page.count("<!-- zero-knob: ")
+    if count == 0 or marks != 2 * count:
+        raise InputError(
+            f"the page has {marks} marks of zero-knob; allowed are pairs of `<!-- zero-knob: NAME -->` and "
+            "`<!-- zero-knob: end -->`, at least one, each on a line."
+        )
+    return filled
+
+
+def fill_pages(pages: Sequence[Path], rows: Rows) -> list[Path]:
+    """Fill every page in its place, or none; returns those that changed. Raises `InputError` as `fill` does."""
+    filled = {}
+    for page in pages:
+        try:
+            before = page.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{page} was given; allowed is a Markdown page that can be read ({error}).") from None
+        try:
+            after = fill(before, rows)
+        except InputError as error:
+            raise InputError(f"{page}: {error}") from None
+        if after != before:
+            filled[page] = after
+    for page, text in filled.items():
+        atomic_write(page, text)
+    return list(filled)
+
+
+def judged(rows: Rows) -> ZeroKnobResults:
+    """The default arm over the cells that decide and whose rival is tuned: what the rule speaks of."""
+    deciding = deciding_rows(plain_rows(rows))
+    arm = default_arm(rows)
+    return results(bracketed_rows(deciding, arm), arm)
+
+
+def headline(rows: Rows) -> str:
+    """What the rule's cells say, in one paragraph."""
+    found = judged(rows)
+    if found.geometric_mean is None or found.worst is None:
+        return "There is no cell to compare yet."
+    cells = found.cells
+    tested = [one for one in cells if one.seeds >= len(SEEDS)]
+    jobs = [group[0].job for cell, group in rows_by_cell(rows).items() if cell in {one.cell for one in cells}]
+    models = len({job.model for job in jobs})
+    ours = next(one for one in found.regrets if one.arm == found.arm)
+    fixed = min((one for one in found.regrets if one.arm.startswith("adamw ")), key=lambda one: one.worst)
+    lacking = runs_lacking(rows)
+    steps, batches = _span(job.horizon for job in jobs), _span(job.batch for job in jobs)
+    said = (
+        f"Its geometric mean over {len(cells)} cells ({models} models, T = {steps}, batch {batches}) is "
+        f"{found.geometric_mean:.3f} of that rival's loss, the worst {found.worst:.3f}.",
+        f"Of the {len(tested)} cells with three paired seeds it wins {found.wins}, ties {found.ties} and loses {found.losses}.",
+        f"It forgets at most half of what the rival does in {found.half_damage} of {len(cells)} cells.",
+        f"Used for everything, it is at worst {100 * ours.worst:.1f} % above the best of a cell, the safest fixed AdamW "
+        f"{100 * fixed.worst:.0f} %.",
+        f"Of the runs that the rule asks for, {lacking or 'none'} {'are' if lacking > 1 else 'is'} known to lack.",
+    )
+    return "\n".join(said)
+
+
+def cells_table(rows: Rows) -> str:
+    """The cells that decide, with those whose rival's rate is still at an edge."""
+    deciding = deciding_rows(plain_rows(rows))
+    return _cells(results(deciding, default_arm(rows)).cells)
+
+
+def others_table(rows: Rows) -> str:
+    """The cells that were run and decide nothing."""
+    plain = plain_rows(rows)
+    deciding = deciding_rows(plain)
+    others = {key: row for key, row in plain.items() if key not in deciding}
+    arm = default_arm(rows)
+    there = any(row.job.arm.key == arm for row in others.values())
+    return _cells(results(others, arm).cells if there else ())
+
+
+def radius_table(rows: Rows) -> str:
+    """The three radii over the cells that decide."""
+    table = [
+        [
+            one.radius, str(one.cells), f"{one.geometric_mean:.3f}", f"{one.worst:.3f}",
+            f"{one.wins}/{one.ties}/{one.losses}", str(one.half_damage), _percent(one.looked_at_regret),
+            _percent(one.other_regret),
+        ]
+        for one in judged(rows).radii
+    ]  # fmt: skip
+    head = (
+        "R",
+        "cells",
+        "mean ratio",
+        "worst",
+        "win/tie/loss",
+        "half damage",
+        "worst regret where chosen",
+        "elsewhere",
+    )
+    return _table(head, table)
+
+
+def settings_table(rows: Rows) -> str:
+    """Every setting that was run in all main cells, used for everything: the five whose worst is the least."""
+    table = [
+        [one.arm, str(one.cells), _percent(one.mean), _percent(one.worst), one.worst_cell]
+        for one in judged(rows).regrets[:8]
+    ]
+    return _table(("one setting for everything", "cells", "mean regret", "worst", "where"), table)
+
+
+def broken_table(rows: Rows) -> str:
+    """Under each condition, geonb's default beside the AdamW that was best without it: loss, and loss on base text."""
+    table = []
+    for cell in BROKEN:
+        reference = best_adamw(cell.without_condition, rows)
+        ours = rows.get(cell.job(DEFAULT).key)
+        theirs = rows.get(cell.job(reference).key) if reference else None
+        if ours is None or theirs is None:
+            continue
+        ratio = (ours.validation or float("inf")) / (theirs.validation or float("inf"))
+        said = "level" if abs(ratio - 1) < _LEVEL else "**loses**" if ratio > 1 else ""
+        domain = "documentation" if cell.domain == BASE.name else cell.domain.partition("+")[0]
+        table.append([condition(cell.job(DEFAULT)), domain, _both(ours), _both(theirs), said])
+    return _table(("condition", "domain", "geonb", "AdamW", ""), table)
+
+
+def condition(job: Job) -> str:
+    """What was made to break the method in `job`, in words."""
+    said = []
+    if name := parted(job.model)[1]:
+        said.append(WEIGHTS[name].title)
+    if name := job.domain.partition("+")[2]:
+        said.append(DATA[name].title)
+    if job.domain == BASE.name:
+        said.append("text of the base's own kind")
+    if job.horizon != 200:
+        said.append(f"{job.horizon} steps")
+    if job.planned:
+        ratio = job.planned / job.horizon
+        said.append(f"T planned {max(ratio, 1 / ratio):g} times too {'long' if ratio > 1 else 'short'}")
+    if job.loss_scale != 1:
+        said.append(f"loss times {job.loss_scale:g}")
+    return ", ".join(said)
+
+
+BLOCKS: dict[str, Callable[[Rows], str]] = {
+    "headline": headline,
+    "cells": cells_table,
+    "others": others_table,
+    "radius": radius_table,
+    "settings": settings_table,
+    "broken": broken_table,
+}
+
+
+def _cells(cells: Sequence[CellResult]) -> str:
+    table = []
+    for one in cells:
+        width = "" if one.half_width is None else f" ± {one.half_width:.3f} {one.verdict}"
+        rival = one.rival.removeprefix("adamw ") + ("" if one.rival_interior else " (edge)")
+        losses = [f"{value:.3f}" for value in (one.validation, one.rival_validation, one.ratio)]
+        kept = [_shown(one.damage, ".2f"), _shown(one.frontier, "+.3f")]
+        table.append([one.cell, rival, *losses, f"{one.difference:+.3f}{width}", *kept])
+    head = ("cell", "best AdamW", "loss", "its loss", "ratio", "difference", "damage", "frontier")
+    return _table(head, table)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _both(row: Row) -> str:
+    return "diverged" if row.validation is None else f"{row.validation:.3f} ({row.retention:.2f})"
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f} %"
+
+
+def _span(values: Iterable[int]) -> str:
+    found = sorted(set(values))
+    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"

@@ -1,0 +1,130 @@
+"""The marked blocks of a page: written from the rows and from nothing else, and what stands in the project is current."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geonb.claims.zero_knob_page import BLOCKS, condition, fill, fill_pages
+from geonb.errors import InputError
+from geonb.workbench.benchmark.arm import DEFAULT, OPEN, STRICT, THREE, adamw
+from geonb.workbench.benchmark.design import BROKEN, DECIDING, Cell
+from geonb.workbench.benchmark.queue import read_rows
+from tests.workbench.benchmark.small import row_of
+
+TOP = Path(__file__).parents[2]
+ROWS = TOP / "papers/zero-knob/results.jsonl"
+
+
+def block(name, body=""):
+    return f"<!-- zero-knob: {name} -->\n{body}<!-- zero-knob: end -->"
+
+
+def body(name, rows):
+    """The lines of the one block of a page."""
+    return fill(block(name), rows).splitlines()[1:-1]
+
+
+def cell_rows(cell, ours=2.0, theirs=4.0, seeds=(0, 1, 2)):
+    made = []
+    for seed in seeds:
+        more = (0.0, 0.01, -0.01)[seed]
+        made += [
+            row_of(cell.job(arm, seed), ours + more / 2 + extra, retention=3.2)
+            for arm, extra in ((THREE, 0.0), (STRICT, 0.5), (OPEN, 0.2))
+        ]
+        made.append(row_of(cell.job(adamw(3e-3), seed), theirs + more, retention=3.8))
+    made += [row_of(cell.job(adamw(rate)), theirs + 1) for rate in (1e-3, 1e-2)]
+    return {row.key: row for row in made}
+
+
+HOME, AWAY = Cell("embedded", "kjv"), Cell("llama-1m", "kjv", 60)
+
+
+@pytest.mark.parametrize("page", ["README.md", "papers/zero-knob/README.md"])
+def test_the_figures_of_the_projects_pages_are_those_of_its_rows(page):
+    text = (TOP / page).read_text()
+    assert fill(text, read_rows(ROWS)) == text
+
+
+def test_a_table_has_a_row_for_each_deciding_cell_with_its_losses_and_what_the_seeds_say():
+    rows = cell_rows(HOME) | cell_rows(AWAY, 3.0, 2.0, seeds=(0,))
+    head, _, first, second = body("cells", rows)
+    assert head.startswith("| cell | best AdamW | loss | its loss | ratio |")
+    # paired differences: -2, -2.005, -1.995; t(2) at 97.5 % is 4.303, times .005 / sqrt(3)
+    assert first.startswith(
+        "| embedded/kjv/T200/b16 | rate=0.003 | 2.000 | 4.000 | 0.500 | -2.000 ± 0.012 win | 0.25 |"
+    )
+    assert second.startswith("| llama-1m/kjv/T60/b16 | rate=0.003 | 3.000 | 2.000 | 1.500 | +1.000 |")
+    assert "0.5" not in body("others", rows)[-1]
+
+
+def test_what_decides_nothing_stands_in_a_table_of_its_own():
+    other = Cell("elsewhere", "kjv")
+    assert other not in DECIDING
+    rows = cell_rows(HOME) | cell_rows(other)
+    assert [line.split(" | ")[0] for line in body("others", rows)[2:]] == ["| elsewhere/kjv/T200/b16"]
+    assert len(body("cells", rows)) == 3
+
+
+def test_the_headline_counts_cells_and_seeds_and_what_lacks():
+    said = " ".join(body("headline", cell_rows(HOME) | cell_rows(AWAY, 3.0, 2.0, seeds=(0,))))
+    # sqrt(0.5 * 1.5)
+    assert (
+        "geometric mean over 2 cells (2 models, T = 60 to 200, batch 16) is 0.866 of that rival's loss, the worst 1.500."
+        in said
+    )
+    assert "Of the 1 cells with three paired seeds it wins 1, ties 0 and loses 0." in said
+    assert "at most half of what the rival does in 2 of 2 cells" in said
+    assert "are known to lack." in said
+    assert body("headline", {}) == ["There is no cell to compare yet."]
+
+
+def test_under_a_condition_the_arm_stands_beside_the_adamw_that_was_best_without_it():
+    plain = Cell("llama-1m", "chat")
+    broken = next(cell for cell in BROKEN if cell.domain == "chat" and cell.planned == 800)
+    made = [row_of(plain.job(adamw(1e-2, "32")), 1.0), row_of(plain.job(adamw(3e-3)), 2.0)]
+    made += [row_of(broken.job(DEFAULT), 3.0, retention=4.0), row_of(broken.job(adamw(1e-2, "32")), 2.0, retention=5.0)]
+    rows = {row.key: row for row in made}
+    assert body("broken", rows)[2:] == [
+        "| T planned 4 times too long | chat | 3.000 (4.00) | 2.000 (5.00) | **loses** |"
+    ]
+
+
+def test_every_condition_has_words_of_its_own():
+    said = [(condition(cell.job(OPEN)), cell.domain.partition("+")[0]) for cell in BROKEN]
+    assert len(set(said)) == len(said) and all(words for words, _ in said)
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="<"), max_size=60), st.sampled_from(sorted(BLOCKS)))
+def test_the_rest_of_a_page_stays_and_filling_twice_is_filling_once(text, name):
+    page = text + block(name, "old\n") + text
+    filled = fill(page, {})
+    assert (
+        filled.startswith(text + "<!--")
+        and filled.endswith("-->" + text)
+        and "old" not in filled.removeprefix(text).removesuffix(text)
+    )
+    assert fill(filled, {}) == filled
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence"),
+    [
+        ("no block", "the page has 0 marks of zero-knob; allowed are pairs"),
+        ("<!-- zero-knob: cells -->\n", "the page has 1 marks"),
+        (block("cells") + "<!-- zero-knob: end -->", "the page has 3 marks"),
+        (block("kings"), "the page has a block 'kings'; allowed are headline, cells,"),
+    ],
+)
+def test_a_page_with_a_wrong_mark_is_one_sentence_and_no_page_is_written(page, sentence, tmp_path):
+    good, bad = tmp_path / "good.md", tmp_path / "bad.md"
+    good.write_text(block("cells"))
+    bad.write_text(page)
+    with pytest.raises(InputError, match=sentence):
+        fill_pages([good, bad], {})
+    assert good.read_text() == block("cells") and bad.read_text() == page
+    with pytest.raises(InputError, match=r"none\.md was given; allowed is a Markdown page that can be read"):
+        fill_pages([tmp_path / "none.md"], {})
+    assert fill_pages([good], {}) == [good] and fill_pages([good], {}) == []
