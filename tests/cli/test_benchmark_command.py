@@ -95,7 +95,11 @@ def test_runs_are_made_and_a_second_call_has_nothing_left(tiny_stages, tmp_path)
     path = tmp_path / "rows.jsonl"
     result = call("zero-knob", "--rows", path, "--json")
     document = json.loads(result.stdout)
-    assert (document["found"], document["made"], document["stages"]) == (2, 2, [{"name": "tiny", "missing": 0}])
+    assert (document["found"], document["made"], document["stages"]) == (
+        2,
+        2,
+        [{"name": "tiny", "missing": 0, "seconds": 0.0, "untimed": 0}],
+    )
     assert "tiny (2 left)" in result.stderr and "tiny (1 left)" in result.stderr and "diverged" in result.stderr
     kept = path.read_bytes()
     again = call("zero-knob", "--rows", path)

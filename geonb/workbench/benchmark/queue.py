@@ -13,16 +13,27 @@ from geonb.record_lines import append_line, read_lines
 from geonb.record_tables import table_html
 from geonb.records import Record
 from geonb.workbench.benchmark.design import STAGES, Stage
+from geonb.workbench.benchmark.duration import duration, expected_seconds
 from geonb.workbench.benchmark.job import Job, Row, run_job
 from geonb.workbench.benchmark.models import can_be_made, model_source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageLeft(Record):
-    """A stage of the design, and how many of its runs are known to be missing."""
+    """A stage of the design, how many of its runs are known to be missing, and how long these take on one core."""
 
     name: str
     missing: int
+    seconds: float = 0.0  # of those whose model has a row
+    untimed: int = 0  # the others
+
+    def time(self) -> str:
+        """What is known of the time, in words; nothing where nothing is missing."""
+        if not self.missing:
+            return ""
+        if self.untimed == self.missing:
+            return "of unknown length"
+        return ("more than " if self.untimed else "about ") + duration(self.seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +50,14 @@ class QueueState(Record):
 
     def to_text(self) -> str:
         said = f"{self.found} runs in {self.rows}" + (f", {self.made} of them made now" if self.made else "")
-        lines = [f"{said}; known to be missing (more may follow from their results):"]
-        return "\n".join([*lines, *(f"  {one.missing:4d}  {one.name}" for one in self.stages)])
+        head = f"{said}; known to be missing, and how long they take (more may follow from their results):"
+        width = max((len(one.name) for one in self.stages), default=0)
+        lines = (f"  {one.missing:4d}  {one.name:{width}}  {one.time()}".rstrip() for one in self.stages)
+        return "\n".join([head, *lines])
 
     def to_html(self) -> str:
-        table = [(one.name, str(one.missing)) for one in self.stages]
-        return table_html(("stage", "runs missing"), table, caption=f"{self.found} runs in {self.rows}")
+        table = [(one.name, str(one.missing), one.time()) for one in self.stages]
+        return table_html(("stage", "runs missing", "time"), table, caption=f"{self.found} runs in {self.rows}")
 
 
 def read_rows(path: Path) -> dict[str, Row]:
@@ -88,8 +101,14 @@ def queue_state(
 ) -> QueueState:
     """What each stage still lacks, of the runs that `accept` allows; `made` is handed on."""
     rows = of_models_here(read_rows(path))
-    left = (StageLeft(name=stage.name, missing=len(_wanted(jobs, accept))) for stage, jobs in pending(rows, stages))
+    left = [_left(stage, _wanted(jobs, accept), rows) for stage, jobs in pending(rows, stages)]
     return QueueState(rows=str(path), found=len(rows), made=made, stages=tuple(left))
+
+
+def _left(stage: Stage, jobs: list[Job], rows: dict[str, Row]) -> StageLeft:
+    seconds = expected_seconds(jobs, rows)
+    known = [one for one in seconds if one is not None]
+    return StageLeft(name=stage.name, missing=len(jobs), seconds=round(sum(known), 1), untimed=len(jobs) - len(known))
 
 
 def run_queue(
