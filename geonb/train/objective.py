@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch.nn import functional
 
 from geonb.data.collate import collate
 from geonb.data.example import Example
+from geonb.train.counted_logits import counted_logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +38,30 @@ def forward_losses(model: nn.Module, batch: dict[str, Tensor], *, with_entropy: 
     `batch`: input_ids, attention_mask and labels, each (examples, tokens); a label of -100 is not counted. Labels stand
     beside the token they name; the shift by one happens here.
     """
-    output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-    logits = output.logits[:, :-1].float()
-    labels = batch["labels"][:, 1:]
-    counted = labels != -100
-    nll = functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+    found = counted_logits(model, batch)
+    nll = functional.cross_entropy(found.logits, found.labels, reduction="none")
     entropy = torch.zeros_like(nll)
     if with_entropy:
-        logarithm = functional.log_softmax(logits, dim=-1)
-        entropy = -(logarithm.exp() * logarithm).sum(-1) * counted
-    return Losses(nll=nll.sum(1), entropy=entropy.sum(1), count=counted.sum(1))
+        logarithm = functional.log_softmax(found.logits, dim=-1)
+        entropy = -(logarithm.exp() * logarithm).sum(-1)
+    nll, entropy = found.on_grid(nll), found.on_grid(entropy)
+    return Losses(nll=nll.sum(1), entropy=entropy.sum(1), count=found.counted.sum(1))
 
 
 def chunks(indices: Sequence[int] | np.ndarray, size: int) -> Iterator[list[int]]:
     """`indices` in order, `size` at a time."""
     for start in range(0, len(indices), size):
         yield [int(index) for index in indices[start : start + size]]
+
+
+def by_length(examples: Sequence[Example], indices: Sequence[int] | np.ndarray, size: int) -> Iterator[list[int]]:
+    """`indices`, `size` at a time, those of like length together: a batch is padded to its longest.
+
+    >>> long, short = (Example(tuple(range(n)), (False,) * n, "", "", None, ()) for n in (9, 2))
+    >>> list(by_length([long, short, long, short], range(4), 2))
+    [[1, 3], [0, 2]]
+    """
+    return chunks(sorted(map(int, indices), key=lambda index: len(examples[index].input_ids)), size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +79,17 @@ def evaluate(
     model: nn.Module, examples: Sequence[Example], *, pad: int, device: torch.device, batch_size: int = 16
 ) -> Evaluation:
     """Mean loss and next-token entropy of `model` on `examples` (nats per counted token), deterministic."""
-    nll: list[Any] = []
-    entropy: list[Any] = []
-    count: list[Any] = []
-    for rows in chunks(np.arange(len(examples)), batch_size):
+    totals, entropies = np.zeros(len(examples)), np.zeros(len(examples))
+    counts = np.zeros(len(examples), dtype=np.int64)
+    for rows in by_length(examples, np.arange(len(examples)), batch_size):
         losses = forward_losses(model, to_tensors(examples, rows, pad, device), with_entropy=True)
-        nll.append(losses.nll.cpu().double().numpy())
-        entropy.append(losses.entropy.cpu().double().numpy())
-        count.append(losses.count.cpu().numpy())
-    totals, counts = np.concatenate(nll), np.concatenate(count)
+        totals[rows] = losses.nll.cpu().double().numpy()
+        entropies[rows] = losses.entropy.cpu().double().numpy()
+        counts[rows] = losses.count.cpu().numpy()
     n_tokens = int(counts.sum())
     return Evaluation(
         loss=float(totals.sum() / n_tokens),
-        entropy=float(np.concatenate(entropy).sum() / n_tokens),
+        entropy=float(entropies.sum() / n_tokens),
         per_example=totals / np.maximum(counts, 1),
         n_tokens=n_tokens,
     )

@@ -11,7 +11,8 @@ import torch
 from torch.nn import functional
 
 from geonb.data.example import Example
-from geonb.train.objective import chunks, to_tensors
+from geonb.train.counted_logits import counted_logits
+from geonb.train.objective import by_length, to_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +33,13 @@ def score(model: Any, examples: Sequence[Example], *, pad: int, tokenizer: Any, 
     """Score `model` on `examples`, in float32 and in a fixed order."""
     device = next(model.parameters()).device
     nats, tokens, right = 0.0, 0, 0
-    for rows in chunks(range(len(examples)), batch_size):  # type: ignore[arg-type]
+    for rows in by_length(examples, range(len(examples)), batch_size):
         batch = to_tensors(examples, rows, pad, device)
-        logits = model(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-        ).logits[:, :-1].float()  # fmt: skip
-        labels = batch["labels"][:, 1:]
-        counted = labels != -100
-        loss = functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
-        nats += float(loss.double().sum())
-        tokens += int(counted.sum())
-        right += int(((logits.argmax(-1) == labels) | ~counted).all(1).sum())
+        found = counted_logits(model, batch)
+        nats += float(functional.cross_entropy(found.logits, found.labels, reduction="none").double().sum())
+        tokens += len(found.labels)
+        hits = found.on_grid((found.logits.argmax(-1) == found.labels).long())
+        right += int((hits.bool() | ~found.counted).all(1).sum())
     return Score(
         loss=nats / tokens,
         bits_per_byte=nats / math.log(2) / counted_bytes(examples, tokenizer),
