@@ -84,6 +84,7 @@ def headline(rows: Rows) -> str:
         return "There is no cell to compare yet."
     cells = found.cells
     tested = [one for one in cells if one.seeds >= len(SEEDS)]
+    verdicts = [one.verdict for one in tested]
     jobs = [group[0].job for cell, group in rows_by_cell(rows).items() if cell in {one.cell for one in cells}]
     models = len({job.model for job in jobs})
     ours = next(one for one in found.regrets if one.arm == found.arm)
@@ -93,7 +94,8 @@ def headline(rows: Rows) -> str:
     said = (
         f"Its geometric mean over {len(cells)} cells ({models} models, T = {steps}, batch {batches}) is "
         f"{found.geometric_mean:.3f} of that rival's loss, the worst {found.worst:.3f}.",
-        f"Of the {len(tested)} cells with three paired seeds it wins {found.wins}, ties {found.ties} and loses {found.losses}.",
+        f"Of the {len(tested)} cells with three paired seeds it wins {verdicts.count('win')}, ties {verdicts.count('tie')} and "
+        f"loses {verdicts.count('loss')}.",
         f"It forgets at most half of what the rival does in {found.half_damage} of {len(cells)} cells.",
         f"Used for everything, it is at worst {100 * ours.worst:.1f} % above the best of a cell, the safest fixed AdamW "
         f"{100 * fixed.worst:.0f} %.",
