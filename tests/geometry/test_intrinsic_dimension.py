@@ -142,8 +142,9 @@ def test_scikit_dimension_agrees():
     table = nearest_neighbours(points, 20)
     theirs = estimators.MLE(unbiased=True).fit(points, n_neighbors=20).dimension_
     assert mle_of(table, neighbours=20) == pytest.approx(theirs, rel=1e-6)
-    # its TwoNN fits a line through the ratios' distribution: another estimator of the same number
-    assert two_nn_of(table) == pytest.approx(estimators.TwoNN(discard_fraction=0).fit(points).dimension_, rel=0.15)
+    # its TwoNN fits a line through the distribution of the ratios but for its end, where the logarithm has none: another
+    # estimator of the same number
+    assert two_nn_of(table) == pytest.approx(estimators.TwoNN(discard_fraction=0.1).fit(points).dimension_, rel=0.15)
 
 
 @pytest.mark.filterwarnings("ignore")  # its own
