@@ -87,19 +87,28 @@ def headline(rows: Rows) -> str:
     verdicts = [one.verdict for one in tested]
     jobs = [group[0].job for cell, group in rows_by_cell(rows).items() if cell in {one.cell for one in cells}]
     models = len({job.model for job in jobs})
-    ours = next(one for one in found.regrets if one.arm == found.arm)
-    fixed = min((one for one in found.regrets if one.arm.startswith("adamw ")), key=lambda one: one.worst)
+    regret = {one.arm: one.worst for one in found.regrets}
+    ours = regret.pop(found.arm, None)
+    # only of settings that were run in every main cell, which a file of few rows may not have
+    fixed = min((worst for arm, worst in regret.items() if arm.startswith("adamw ")), default=None)
     lacking = runs_lacking(rows)
     steps, batches = _span(job.horizon for job in jobs), _span(job.batch for job in jobs)
-    said = (
+    said = [
         f"Its geometric mean over {len(cells)} cells ({models} models, T = {steps}, batch {batches}) is "
         f"{found.geometric_mean:.3f} of that rival's loss, the worst {found.worst:.3f}.",
         f"Of the {len(tested)} cells with three paired seeds it wins {verdicts.count('win')}, ties {verdicts.count('tie')} and "
         f"loses {verdicts.count('loss')}.",
         f"It forgets at most half of what the rival does in {found.half_damage} of {len(cells)} cells.",
-        f"Used for everything, it is at worst {100 * ours.worst:.1f} % above the best of a cell, the safest fixed AdamW "
-        f"{100 * fixed.worst:.0f} %.",
-        f"Of the runs that the rule asks for, {lacking or 'none'} {'are' if lacking > 1 else 'is'} known to lack.",
+    ]
+    if ours is not None and fixed is not None:
+        said.append(
+            f"Used for everything, it is at worst {100 * ours:.1f} % above the best of a cell, the safest fixed AdamW "
+            f"{100 * fixed:.0f} %."
+        )
+    if shares := [row.over_budget for row in rows.values() if row.over_budget is not None]:
+        said.append(f"The largest ||dW||_2 / R of any checked step of any run is {max(shares):.3f}.")
+    said.append(
+        f"Of the runs that the rule asks for, {lacking or 'none'} {'are' if lacking > 1 else 'is'} known to lack."
     )
     return "\n".join(said)
 

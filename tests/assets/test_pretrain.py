@@ -8,6 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from geonb.assets import embedded_model_folder
 from geonb.assets.build.pretrain import PEAK_RATE, pretrain, rate_at
+from geonb.errors import InputError
 
 
 def small():
@@ -73,6 +74,14 @@ def test_a_run_that_was_killed_goes_on_to_the_bits_of_one_that_was_not(folder):
     before = (folder / "parts.pt").read_bytes()
     trained(folder, 6, name="parts")
     assert (folder / "parts.pt").read_bytes() == before
+
+
+def test_a_checkpoint_of_a_run_of_another_length_is_refused_and_kept(folder):
+    trained(folder, 4)
+    before = (folder / "pretrain.pt").read_bytes()
+    with pytest.raises(InputError, match="is of a run of 4 steps, and 6 were asked for"):
+        trained(folder, 6)
+    assert (folder / "pretrain.pt").read_bytes() == before
 
 
 def test_its_log_names_the_step_the_loss_and_the_rate(folder):

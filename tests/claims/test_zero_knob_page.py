@@ -57,7 +57,8 @@ def test_a_table_has_a_row_for_each_deciding_cell_with_its_losses_and_what_the_s
         "| embedded/kjv/T200/b16 | rate=0.003 | 2.000 | 4.000 | 0.500 | -2.000 ± 0.012 win | 0.25 |"
     )
     assert second.startswith("| llama-1m/kjv/T60/b16 | rate=0.003 | 3.000 | 2.000 | 1.500 | +1.000 |")
-    assert "0.5" not in body("others", rows)[-1]
+    # a head and a rule, and no row under them
+    assert len(body("others", rows)) == 2
 
 
 def test_what_decides_nothing_stands_in_a_table_of_its_own():
@@ -79,6 +80,19 @@ def test_the_headline_counts_cells_and_seeds_and_what_lacks():
     assert "at most half of what the rival does in 2 of 2 cells" in said
     assert "are known to lack." in said
     assert body("headline", {}) == ["There is no cell to compare yet."]
+
+
+def test_without_a_setting_that_was_run_everywhere_the_headline_leaves_the_regret_out():
+    # of the two main cells each has an AdamW of its own
+    made = [row_of(HOME.job(arm), 2.0) for arm in (THREE, adamw(1e-3), adamw(3e-3), adamw(1e-2))]
+    other = Cell("embedded", "chat")
+    made += [row_of(other.job(arm), 2.0) for arm in (THREE, *(adamw(rate, "32") for rate in (1e-3, 3e-3, 1e-2)))]
+    made = [
+        row_of(row.job, 1.5, over_budget=0.9) if row.job.arm == adamw(3e-3, row.job.arm.rank) else row for row in made
+    ]
+    rows = {row.key: row for row in [*made, row_of(HOME.job(OPEN), 3.0), row_of(other.job(OPEN), 3.0)]}
+    said = " ".join(body("headline", rows))
+    assert "over 2 cells" in said and "Used for everything" not in said and "is 0.900." in said
 
 
 def test_under_a_condition_the_arm_stands_beside_the_adamw_that_was_best_without_it():

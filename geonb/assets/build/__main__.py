@@ -9,24 +9,24 @@ import typer
 from geonb.assets import embedded_model_folder
 
 FOLDER = typer.Option(Path(".geonb-build"), help="Where the corpus, checkpoints and logs are kept.")
-STEPS = typer.Option(
-    5000, "--steps", help="Steps of pretraining (40 core minutes); an interrupted run goes on from its checkpoint."
+COUNT = typer.Option(
+    None, "--steps", min=1, help="Steps of pretraining; default: those of 40 core minutes. An interrupted run goes on."
 )
 
 
-def main(step: str = typer.Argument("all"), folder: Path = FOLDER, count: int = STEPS) -> None:
+def main(step: str = typer.Argument("all"), folder: Path = FOLDER, count: int | None = COUNT) -> None:
     """Run one step, or all of them in order."""
     from geonb.assets.build.corpus import build_corpus
     from geonb.assets.build.datasets import build_datasets
     from geonb.assets.build.export import export, write_facts
-    from geonb.assets.build.pretrain import pretrain
+    from geonb.assets.build.pretrain import STEPS, pretrain
     from geonb.assets.build.tokenizer import build_tokenizer
 
     embedded = embedded_model_folder()
     steps = {
         "corpus": lambda: build_corpus(folder),
         "tokenizer": lambda: build_tokenizer(folder / "train.txt", embedded),
-        "train": lambda: pretrain(folder, embedded, steps=count),
+        "train": lambda: pretrain(folder, embedded, steps=count or STEPS),
         "export": lambda: (export(folder, embedded), write_facts(folder, embedded))[1],
         "data": lambda: build_datasets(folder, embedded, embedded.parent / "data"),
     }

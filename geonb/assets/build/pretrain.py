@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from geonb.assets.build.tokenizer import CONTEXT, VOCABULARY
+from geonb.errors import InputError
 
 SEED = 20260721
 WINDOW, BATCH = 128, 16
@@ -75,6 +76,7 @@ def pretrain(
     The rate is warmed up over 100 steps, held, and falls to zero over the last quarter. Batches and rate are functions of
     the step, and one thread adds in one order: an interrupted run ends with the bits of one that was not, and so does a
     run on another day. The checkpoint is written every `save_every` seconds, and carries the process time used so far.
+    Raises `InputError` for a checkpoint of a run of another length.
     """
     stream = token_stream(folder, tokenizer_folder)
     model = make()
@@ -88,6 +90,11 @@ def pretrain(
     path, first, used = folder / f"{name}.pt", 0, 0.0
     if path.is_file():
         saved = torch.load(path, weights_only=True)
+        if saved.get("of") != steps:
+            raise InputError(
+                f"{path} is of a run of {saved.get('of', 'an unknown number of')} steps, and {steps} were asked for: its rates "
+                "were others. Remove it, or give its number."
+            )
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         first, used = saved["step"], saved["used"]
@@ -117,7 +124,7 @@ def pretrain(
                 with (folder / f"{name}.jsonl").open("a") as log:
                     log.write(json.dumps(said) + "\n")
             if done == steps or time.monotonic() - last_saved >= save_every:
-                _save(path, model, optimizer, done, elapsed)
+                _save(path, model, optimizer, step=done, of=steps, used=elapsed)
                 last_saved = time.monotonic()
     finally:
         torch.set_num_threads(threads)
@@ -130,7 +137,7 @@ def rate_at(step: int, steps: int) -> float:
     return PEAK_RATE * min(1.0, (step + 1) / 100) * (1.0 if share < 0.75 else (1 - share) / 0.25)
 
 
-def _save(path: Path, model, optimizer, step: int, used: float) -> None:
+def _save(path: Path, model, optimizer, **progress: float) -> None:
     part = path.with_suffix(".part")
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "used": used}, part)
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), **progress}, part)
     part.replace(path)
