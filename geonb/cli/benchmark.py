@@ -28,7 +28,7 @@ def models(
     names: list[str] = typer.Argument(None, help="Which of them; default: all."),
     folder: Path = typer.Option(Path(".geonb-build"), help="Where corpus, checkpoints and logs are kept."),
 ) -> None:
-    """Train the benchmark's base models (8 to 32 core minutes each; an interrupted one goes on)."""
+    """Train the benchmark's base models (10 to 48 core minutes each; an interrupted one goes on)."""
     from geonb.workbench.benchmark.models import RECIPES, train_model
 
     # before the first of them learns for minutes

@@ -91,10 +91,10 @@ def _lfm2() -> Any:
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("llama-1m-3k", "llama", 3000, 8, _llama(128, 320, 4, 4, 2, seed=13)),
-        Recipe("gpt2-4m-2k", "gpt2", 2000, 16, _gpt2),
-        Recipe("lfm2-5m-2k", "lfm2", 2000, 20, _lfm2),
-        Recipe("llama-9m-2k", "llama", 2000, 32, _llama(384, 1024, 5, 6, 2, seed=14)),
+        Recipe("llama-1m-3k", "llama", 3000, 10, _llama(128, 320, 4, 4, 2, seed=13)),
+        Recipe("gpt2-4m-2k", "gpt2", 2000, 22, _gpt2),
+        Recipe("lfm2-5m-2k", "lfm2", 2000, 32, _lfm2),
+        Recipe("llama-9m-2k", "llama", 2000, 48, _llama(384, 1024, 5, 6, 2, seed=14)),
     )
 }
 CLOSED = ("llama-1m", "gpt2-4m")
