@@ -6,10 +6,9 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from geonb.errors import InputError
-from geonb.widgets.svg import PALETTE, Axis, Picture, escape
+from geonb.widgets.svg import PALETTE, Axis, MarkedAxis, Picture, escape
 from geonb.workbench.benchmark.arm import OPEN, STRICT, THREE, ZERO_KNOB
 from geonb.workbench.benchmark.cells import is_tuned_lora, rise, rows_by_cell, scaled_points
 from geonb.workbench.benchmark.domains import DOMAINS
@@ -29,16 +28,6 @@ _RADII = {
     THREE.key: ("R = 3 σₖ", "orange", 2.5),
     STRICT.key: ("R = σₖ", "green", 1.5),
 }
-
-
-@dataclass(slots=True)
-class _Marked(Axis):
-    """An axis whose ticks are given."""
-
-    marks: tuple[float, ...] = ()
-
-    def ticks(self) -> list[float]:
-        return list(self.marks)
 
 
 def slices(rows: Mapping[str, Row]) -> list[tuple[str, int, int]]:
@@ -63,7 +52,7 @@ def rate_picture(rows: Mapping[str, Row], model: str, *, horizon: int = 200, bat
 
     def draw(picture: Picture, group: list[Row], left: float, top: float) -> None:
         ours, rivals = _ours(group), _rivals(group)
-        x = _Marked(rates[0] / 1.6, rates[-1] * 1.6, left, left + _PANEL_WIDTH, log=True, marks=marks)
+        x = MarkedAxis(rates[0] / 1.6, rates[-1] * 1.6, left, left + _PANEL_WIDTH, log=True, marks=marks)
         decades = Axis(math.log10(x.low), math.log10(x.high), x.start, x.end)
         y = _loss_axis(ours.values(), rivals, top)
         picture.axes(x, y, x_label="learning rate of AdamW", y_label=_LOSS if left == _LEFT else "")
@@ -153,7 +142,7 @@ def regret_picture(found: ZeroKnobResults, *, most: int = 12) -> str:
     picture.text(_WIDTH - 16, 20, "full bar: mean; pale bar: worst", anchor="end")
     finite = [100 * one.worst for one in shown if math.isfinite(one.worst)]
     x = Axis(0, 1.02 * max([*finite, 1.0]), left, _WIDTH - 260)
-    picture.axes(x, _Marked(0, 1, bottom, top - 4))
+    picture.axes(x, MarkedAxis(0, 1, bottom, top - 4))
     picture.text((x.start + x.end) / 2, bottom + 33, "percent above the best", anchor="middle")
     columns = ((x.end + 60, "mean", "end"), (x.end + 118, "worst", "end"), (x.end + 132, "in the cell of", "start"))
     for column, name, anchor in columns:

@@ -74,6 +74,16 @@ class Axis:
         return [step * n for n in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
 
+@dataclass(slots=True)
+class MarkedAxis(Axis):
+    """An axis whose ticks are given; those beyond it are left out."""
+
+    marks: tuple[float, ...] = ()
+
+    def ticks(self) -> list[float]:
+        return [mark for mark in self.marks if self.low <= mark <= self.high]
+
+
 def number(value: float) -> str:
     """A tick's short text."""
     return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"

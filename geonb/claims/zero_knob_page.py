@@ -20,6 +20,7 @@ from geonb.workbench.benchmark.derived import WEIGHTS, parted
 from geonb.workbench.benchmark.design import BROKEN, SEEDS, best_adamw
 from geonb.workbench.benchmark.domains import BASE
 from geonb.workbench.benchmark.job import Job, Row
+from geonb.workbench.benchmark.rivals import rival_results
 from geonb.workbench.benchmark.tables import ZeroKnobResults, results
 
 _BLOCK = re.compile(r"<!-- zero-knob: (?P<name>[\w -]*) -->\n(?P<body>.*?)<!-- zero-knob: end -->", re.S)
@@ -161,6 +162,21 @@ def settings_table(rows: Rows) -> str:
     return _table(("one setting for everything", "cells", "mean regret", "worst", "where"), table)
 
 
+def rivals_table(rows: Rows) -> str:
+    """The default arm beside every other way of fine-tuning, in the cells that were asked any of them."""
+    table = []
+    for one in rival_results(rows, default_arm(rows)):
+        ratios = (one.geometric_mean, one.best, one.worst, one.damage, one.memory, one.cost)
+        mean, best, worst, damage, memory, cost = map(_ratio, ratios)
+        noted = [f"{one.diverged} diverged"] if one.diverged else []
+        noted += [f"{one.edges} at an edge"] if one.edges else []
+        cells = str(len(one.cells)) + (f" ({', '.join(noted)})" if noted else "")
+        spread = best if best == worst else f"{best} to {worst}"
+        table.append([one.rival, cells, mean, spread, f"{one.wins}/{one.ties}/{one.losses}", damage, memory, cost])
+    head = ("rival", "cells", "loss ratio", "from, to", "win/tie/loss", "damage", "memory", "time with its search")
+    return _table(head, table)
+
+
 def broken_table(rows: Rows) -> str:
     """Under each condition, geonb's default beside the AdamW that was best without it: loss, and loss on base text."""
     table = []
@@ -202,6 +218,7 @@ BLOCKS: dict[str, Callable[[Rows], str]] = {
     "others": others_table,
     "radius": radius_table,
     "settings": settings_table,
+    "rivals": rivals_table,
     "broken": broken_table,
 }
 
@@ -229,6 +246,11 @@ def _both(row: Row) -> str:
 
 def _shown(value: float | None, form: str) -> str:
     return "" if value is None else f"{value:{form}}"
+
+
+def _ratio(value: float | None) -> str:
+    # a rival that keeps a few numbers between steps: the digits of such a ratio say nothing
+    return "> 100" if value is not None and value > 100 else _shown(value, ".2f")
 
 
 def _percent(share: float | None) -> str:

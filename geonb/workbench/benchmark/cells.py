@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,13 +68,18 @@ def is_tuned_lora(arm: Arm) -> bool:
     return arm.method == "adamw" and arm.form == "lora" and arm.targets == "all"
 
 
-def judge_cell(cell: str, group: list[Row], arm: str) -> CellResult | None:
-    """The cell's result for the arm with the key `arm`; None where the arm or every rival is missing at seed 0."""
+def judge_cell(
+    cell: str, group: list[Row], arm: str, is_rival: Callable[[Arm], bool] = is_tuned_lora
+) -> CellResult | None:
+    """The cell's result for the arm with the key `arm`; None where the arm or every rival is missing at seed 0.
+
+    The rival is the best at seed 0 of the arms that `is_rival` accepts.
+    """
     ours = {row.job.seed: row for row in group if row.job.arm.key == arm and row.validation is not None}
     if 0 not in ours:
         return None
     data = ours[0].data_digest
-    tried = [row for row in group if row.job.seed == 0 and row.data_digest == data and is_tuned_lora(row.job.arm)]
+    tried = [row for row in group if row.job.seed == 0 and row.data_digest == data and is_rival(row.job.arm)]
     tuned = [row for row in tried if row.validation is not None]
     if not tuned:
         return None
@@ -134,6 +140,12 @@ def gaps(group: list[Row]) -> dict[str, float]:
 def rise(row: Row) -> float:
     """How far the loss on base text rose above the untouched model's, in nats a token."""
     return (row.retention or 0.0) - row.base["retention"]
+
+
+def geometric_mean(ratios: Iterable[float]) -> float | None:
+    """exp of the mean logarithm; None of nothing."""
+    found = [math.log(ratio) for ratio in ratios]
+    return math.exp(statistics.mean(found)) if found else None
 
 
 def _work(arm: Arm) -> Arm:

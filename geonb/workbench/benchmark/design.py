@@ -19,10 +19,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from geonb.workbench.benchmark.arm import DEFAULT, FOLKLORE, OPEN, PEER_DEFAULT, RANKS, STRICT, THREE, Arm, adamw
+from geonb.workbench.benchmark.arm import DEFAULT, OPEN, RANKS, STRICT, THREE, Arm, adamw
 from geonb.workbench.benchmark.derived import parted
 from geonb.workbench.benchmark.domains import BASE, DOMAINS
 from geonb.workbench.benchmark.job import Job, Row
+from geonb.workbench.benchmark.rivals import FIXED, TUNED
 
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 ZERO_KNOB_ARMS = (OPEN, STRICT, THREE)
@@ -179,27 +180,22 @@ def seeds(cell: Cell, done: Done) -> list[Job]:
 
 
 def rivals(cell: Cell, done: Done) -> list[Job]:
-    """Every other rival of the main cells, each tuned where it is tuned."""
-    reference = best_adamw(cell, done)
-    if reference is None:
+    """Every other rival, each tuned where it is tuned."""
+    if best_adamw(cell, done) is None:
         return []
-    jobs = [cell.job(arm) for arm in (FOLKLORE, PEER_DEFAULT)]
-    jobs += [cell.job(Arm(method=method, rank="32")) for method in ("prodigy", "schedule-free", "dog")]
-    jobs += [cell.job(Arm(method=method)) for method in ("mass", "mass-layer")]
-    makers: list[tuple[Callable[[float], Arm], tuple[float, ...]]] = [
-        (lambda rate: Arm(method="full", rate=rate), (3e-4, 1e-3, 3e-3)),
-        (lambda rate: Arm(method="muon", rate=rate, rank="32"), (3e-3, 1e-2, 3e-2)),
-        (lambda rate: Arm(method="nb-lora", rate=rate, rank="32"), (3e-4, 1e-3, 3e-3)),
-        (lambda rate: Arm(method="scaled-gd", rate=rate), (3e-2, 1e-1, 3e-1)),
-        (lambda rate: adamw(rate, "32", form="rslora"), (3e-4, 1e-3, 3e-3)),
-        (lambda rate: adamw(rate, "32", form="lora+"), (3e-4, 1e-3, 3e-3)),
-        (lambda rate: adamw(rate, "32", form="pissa"), (3e-4, 1e-3, 3e-3)),
-        (lambda rate: adamw(rate, "32", form="dora"), (1e-3, 3e-3, 1e-2)),
-        (lambda rate: adamw(rate, "32", targets="q+v"), (1e-3, 3e-3, 1e-2)),
-    ]
-    for make, start in makers:
-        jobs += bracket(cell, make, done, start=start).jobs
+    jobs = [cell.job(one.arm) for one in FIXED]
+    for one in TUNED:
+        jobs += bracket(cell, one.at, done, start=one.start).jobs
     return jobs
+
+
+def rival_seeds(cell: Cell, done: Done) -> list[Job]:
+    """The other seeds of every rival, at the rate that was best at the first, and of geonb's default."""
+    if best_adamw(cell, done) is None:
+        return []
+    found = (bracket(cell, one.at, done, start=one.start).best for one in TUNED)
+    arms = [DEFAULT, *(one.arm for one in FIXED), *(arm for arm in found if arm is not None)]
+    return [cell.job(arm, seed) for seed in SEEDS[1:] for arm in arms]
 
 
 def ablations(cell: Cell, done: Done) -> list[Job]:
@@ -320,6 +316,10 @@ def _beyond(*cells: Cell) -> tuple[Cell, ...]:
 
 
 _DEAR, _AGAIN = _beyond(*_cells([MAIN])), _cells([SMALL_AGAIN])
+# a rival takes 4 to 6 runs in each cell: asked first where a run takes 10 to 15 s, of cells whose AdamW is bracketed
+_QUICK = tuple(
+    cell for cells in (_AWAY[0], _AWAY[3]) for cell in cells if cell.model == SMALL_AGAIN and cell.batch < 64
+)
 STAGES = (
     Stage("geonb and AdamW at the tail's rank", _HOME, (zero_knob, _tuned("tail")), decides=True),
     Stage("AdamW at rank 32 and 8", _HOME, (_tuned("32"), _rank_8), decides=True),
@@ -335,6 +335,7 @@ STAGES = (
         (headline,),
         decides=True,
     ),
+    Stage("every rival, where a run takes seconds", _QUICK, (rivals, rival_seeds)),
     Stage("break it: a first look", tuple(sorted(BROKEN, key=_cost)), (first_look,)),
     Stage("the small model again", _AGAIN, (zero_knob, _tuned("tail"), _tuned("32"), _tuned("8"), headline)),
     Stage("every rival", _AGAIN, (rivals,)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 
@@ -11,27 +12,34 @@ from geonb.workbench.benchmark.job import Job, Row
 def expected_seconds(jobs: Iterable[Job], rows: Mapping[str, Row]) -> list[float | None]:
     """Seconds of each of `jobs`, as its model took them on its domain and batch; on any of them where it never had these.
 
-    A run is a number of steps and what is measured around them: each is the median over the rows that are alike. None
-    for a model without a row: another model's time says nothing of it. Rows that diverged ended early and do not count.
+    A run is a number of steps and what is measured around them: each is the median over the rows that are alike. A step
+    of a batch that the domain never had is a step of the nearest batch, times their ratio. None for a model without a
+    row: another model's time says nothing of it. Rows that diverged ended early and do not count.
 
     >>> expected_seconds([], {})
     []
     """
     whole = [row for row in rows.values() if row.validation is not None]
-    found: dict[tuple[str, ...], tuple[float, float] | None] = {}
+    found: dict[tuple[str, str, int], tuple[float, float] | None] = {}
 
-    def cost(*kind: str) -> tuple[float, float] | None:
+    def cost(model: str, domain: str, batch: int) -> tuple[float, float] | None:
+        """Seconds around the steps and of one; `domain` is empty for any."""
+        kind = (model, domain, batch)
         if kind not in found:
-            alike = [row for row in whole if _kind(row.job)[: len(kind)] == kind]
-            around = statistics.median(row.seconds - _stepping(row) for row in alike) if alike else 0.0
-            step = statistics.median(row.seconds_per_step for row in alike) if alike else 0.0
-            found[kind] = (max(around, 0.0), step) if alike else None
+            alike = [row for row in whole if row.job.model == model and domain in ("", row.job.domain)]
+            nearest = min((row.job.batch for row in alike), key=lambda size: abs(math.log(size / batch)), default=0)
+            alike = [row for row in alike if row.job.batch == nearest]
+            if not alike:
+                found[kind] = None
+            else:
+                around = statistics.median(row.seconds - row.seconds_per_step * row.job.steps for row in alike)
+                step = statistics.median(row.seconds_per_step for row in alike) * batch / nearest
+                found[kind] = (max(around, 0.0), step)
         return found[kind]
 
     told = []
     for job in jobs:
-        model, domain, batch = _kind(job)
-        known = cost(model, domain, batch) or cost(model, domain) or cost(model)
+        known = cost(job.model, job.domain, job.batch) or cost(job.model, "", job.batch)
         told.append(None if known is None else known[0] + job.steps * known[1])
     return told
 
@@ -44,11 +52,3 @@ def duration(seconds: float) -> str:
     """
     minutes = max(1, round(seconds / 60))
     return f"{minutes} min" if minutes < 100 else f"{seconds / 3600:.1f} h"
-
-
-def _kind(job: Job) -> tuple[str, str, str]:
-    return job.model, job.domain, str(job.batch)
-
-
-def _stepping(row: Row) -> float:
-    return row.seconds_per_step * row.job.steps

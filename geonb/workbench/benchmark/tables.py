@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,9 +11,10 @@ from dataclasses import dataclass
 from geonb.errors import InputError
 from geonb.records import Record
 from geonb.workbench.benchmark.arm import ZERO_KNOB
-from geonb.workbench.benchmark.cells import CellResult, gaps, judge_cell, rows_by_cell
-from geonb.workbench.benchmark.design import LOOKED_AT, MAIN, SMALL, ZERO_KNOB_ARMS
+from geonb.workbench.benchmark.cells import CellResult, gaps, geometric_mean, is_tuned_lora, judge_cell, rows_by_cell
+from geonb.workbench.benchmark.design import LOOKED_AT, MAIN, SEEDS, SMALL, ZERO_KNOB_ARMS
 from geonb.workbench.benchmark.job import Job, Row
+from geonb.workbench.benchmark.rivals import RivalResult, rival_results
 
 _RADIUS_NAMES = dict(zip((arm.key for arm in ZERO_KNOB_ARMS), ("sigma_max", "sigma_k", "3 sigma_k"), strict=True))
 
@@ -47,7 +47,7 @@ class Radius(Record):
     cells: int
     geometric_mean: float | None  # of loss / rival's loss
     worst: float | None
-    wins: int
+    wins: int  # these three: of the cells with three seeds
     ties: int
     losses: int
     half_damage: int  # cells where the rise on base text is at most half of the rival's
@@ -65,10 +65,11 @@ class ZeroKnobResults(Record):
     cells: tuple[CellResult, ...]
     regrets: tuple[Regret, ...]
     radii: tuple[Radius, ...]
+    rivals: tuple[RivalResult, ...]  # AdamW-LoRA and the other ways of fine-tuning, in the cells that have any of these
     chosen_radius: str | None  # the arm of the least worst regret over the looked-at cells: the rule's default
     geometric_mean: float | None  # of the ratios
     worst: float | None
-    wins: int  # these three: of the cells with two seeds or more
+    wins: int  # these three: of the cells with three seeds
     ties: int
     losses: int
     half_damage: int  # cells where the rise on base text is at most half of the rival's
@@ -91,7 +92,7 @@ class ZeroKnobResults(Record):
         single = len(self.cells) - self.wins - self.ties - self.losses
         dominated = sum(one.dominated for one in self.cells)
         said = [
-            f"{self.wins} wins, {self.ties} ties, {self.losses} losses; {single} cells with one seed tell neither.",
+            f"{self.wins} wins, {self.ties} ties, {self.losses} losses; {single} cells with fewer than three seeds tell neither.",
             f"The rise on base text is at most half of the rival's in {self.half_damage} of {len(self.cells)} cells.",
             f"In {dominated} of them an adapter of AdamW, scaled or not, fits no worse and forgets no more.",
         ]
@@ -136,12 +137,18 @@ class ZeroKnobResults(Record):
                     for one in self.regrets
                 ],
             ),
+            (
+                "Other ways of fine-tuning: the arm's loss over theirs, the strongest first",
+                _RIVAL_HEAD,
+                list(map(_rival, self.rivals)),
+            ),
         ]
         return [entry for entry in found if entry[2]]
 
 
 _FIT_HEAD = ("cell", "best AdamW", "loss", "its loss", "ratio", "difference", "bits/byte", "exact %")
 _PRICE_HEAD = ("cell", "damage", "frontier", "one run", "tuning", "runs", "state MB", "its MB")
+_RIVAL_HEAD = ("rival", "cells", "mean", "best", "worst", "win/tie/loss", "damage", "memory", "time")
 _RADIUS_HEAD = ("R", "cells", "mean", "worst", "win/tie/loss", "half damage", "ahead", "chosen on", "tested on")
 
 
@@ -183,6 +190,20 @@ def _radius(one: Radius) -> list[str]:
         f"{one.ahead} of {one.cells}",
         _percent(one.looked_at_regret),
         _percent(one.other_regret),
+    ]
+
+
+def _rival(one: RivalResult) -> list[str]:
+    ratios = (one.geometric_mean, one.best, one.worst, one.damage, one.memory, one.cost)
+    mean, best, worst, *prices = ("> 100" if value and value > 100 else _shown(value) for value in ratios)
+    return [
+        one.rival,
+        str(len(one.cells)) + (f", {one.diverged} diverged" if one.diverged else ""),
+        mean,
+        best,
+        worst,
+        f"{one.wins}/{one.ties}/{one.losses}",
+        *prices,
     ]
 
 
@@ -234,6 +255,7 @@ def results(rows: Mapping[str, Row], arm: str = "frank-wolfe") -> ZeroKnobResult
         cells=tuple(cells),
         regrets=tuple(_regrets(_main(by_cell, [one.cell for one in cells]))),
         radii=tuple(radii),
+        rivals=rival_results(rows, arm),
         chosen_radius=min(chosen, key=lambda one: one.looked_at_regret or 0.0).arm if chosen else None,
         geometric_mean=geometric_mean([one.ratio for one in cells]),
         worst=max((one.ratio for one in cells), default=None),
@@ -245,12 +267,6 @@ def results(rows: Mapping[str, Row], arm: str = "frank-wolfe") -> ZeroKnobResult
         memory_ratio=_median(one.state_bytes / one.rival_state_bytes for one in cells if one.rival_state_bytes > 0),
         largest_over_budget=max(bounded) if bounded else None,
     )
-
-
-def geometric_mean(ratios: Iterable[float]) -> float | None:
-    """exp of the mean logarithm; None of nothing."""
-    found = [math.log(ratio) for ratio in ratios]
-    return math.exp(statistics.mean(found)) if found else None
 
 
 def chose_the_radius(job: Job) -> bool:
@@ -275,7 +291,8 @@ def _judged(by_cell: Mapping[str, list[Row]], arm: str) -> list[CellResult]:
 
 def _radii(by_cell: Mapping[str, list[Row]]) -> list[Radius]:
     found = []
-    gap_of = {cell: gaps(group) for cell, group in by_cell.items()}
+    # other rivals are asked in some cells alone, and no arm that is asked later may move what a radius is judged by
+    gap_of = {cell: gaps([row for row in group if _is_of_the_rule(row)]) for cell, group in by_cell.items()}
     shared = {cell for cell, of in gap_of.items() if all(key in of for key in _RADIUS_NAMES)}
     for key, name in _RADIUS_NAMES.items():
         cells = _judged(by_cell, key)
@@ -303,8 +320,12 @@ def _radii(by_cell: Mapping[str, list[Row]]) -> list[Radius]:
     return found
 
 
+def _is_of_the_rule(row: Row) -> bool:
+    return row.job.arm.key in _RADIUS_NAMES or is_tuned_lora(row.job.arm)
+
+
 def _count(cells: Iterable[CellResult], verdict: str) -> int:
-    return sum(one.verdict == verdict for one in cells)
+    return sum(one.verdict == verdict and one.seeds >= len(SEEDS) for one in cells)
 
 
 def _half_damage(cells: Iterable[CellResult]) -> int:

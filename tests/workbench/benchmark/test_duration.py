@@ -30,8 +30,14 @@ def test_the_nearest_kind_of_run_counts_and_another_models_never_does():
     rows |= timed(Cell("m", "kjv", batch=4), OPEN, 20.0, 0.05)
     jobs = [CELL, Cell("m", "kjv", batch=4), Cell("m", "kjv", batch=64), Cell("m", "code"), Cell("other", "kjv")]
     told = expected_seconds([cell.job(STRICT) for cell in jobs], rows)
-    # its own batch; then any batch of the domain (30 and 10 s around, .1 and .05 s); then any domain (30, 8, 10; .1, .01, .05)
-    assert told == [pytest.approx(50), pytest.approx(20), pytest.approx(20 + 15), pytest.approx(10 + 10), None]
+    # its own batch; then the nearest of the domain, a step four times as long; then any domain at that batch (30 and 8 s around)
+    assert told == [
+        pytest.approx(50),
+        pytest.approx(20),
+        pytest.approx(30 + 200 * 0.4),
+        pytest.approx(19 + 200 * 0.055),
+        None,
+    ]
 
 
 def test_a_run_that_diverged_tells_no_time():

@@ -206,7 +206,7 @@ def test_wins_ties_losses_and_cells_of_half_the_damage_are_counted():
         )
     )
     assert (found.wins, found.ties, found.losses, found.half_damage) == (1, 1, 1, 3)
-    assert "1 wins, 1 ties, 1 losses; 1 cells with one seed" in found.counts()
+    assert "1 wins, 1 ties, 1 losses; 1 cells with fewer than three seeds" in found.counts()
 
 
 def test_a_rival_that_forgets_no_more_and_fits_no_worse_dominates_even_where_it_never_rises_as_far():
