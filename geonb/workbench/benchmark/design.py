@@ -208,6 +208,14 @@ def ablations(cell: Cell, done: Done) -> list[Job]:
     return [cell.job(arm) for arm in arms]
 
 
+def forms(cell: Cell, done: Done) -> list[Job]:
+    """The forms of the fourth round of papers/zero-knob/ablations.md beside the default, every seed."""
+    arms = [DEFAULT, *(replace(arm, memory="noise") for arm in (DEFAULT, replace(DEFAULT, budget=5.0), OPEN))]
+    if cell.horizon != 200:
+        arms.append(replace(DEFAULT, budget=round(3.0 * (cell.horizon / 200) ** 0.5, 3)))
+    return [cell.job(arm, seed) for seed in SEEDS for arm in arms]
+
+
 def first_look(cell: Cell, done: Done) -> list[Job]:
     """The product's default beside the AdamW that was best without the condition: what a user would have used."""
     reference = best_adamw(cell.without_condition, done)
@@ -336,6 +344,7 @@ STAGES = (
         decides=True,
     ),
     Stage("every rival, where a run takes seconds", _QUICK, (rivals, rival_seeds)),
+    Stage("forms, where a run takes seconds", _QUICK, (forms,)),
     Stage("break it: a first look", tuple(sorted(BROKEN, key=_cost)), (first_look,)),
     Stage("the small model again", _AGAIN, (zero_knob, _tuned("tail"), _tuned("32"), _tuned("8"), headline)),
     Stage("every rival", _AGAIN, (rivals,)),
