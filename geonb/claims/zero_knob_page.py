@@ -15,8 +15,7 @@ from geonb.errors import InputError
 from geonb.records import atomic_write
 from geonb.workbench.benchmark.arm import DEFAULT
 from geonb.workbench.benchmark.cells import CellResult, rows_by_cell
-from geonb.workbench.benchmark.conditions import DATA
-from geonb.workbench.benchmark.derived import WEIGHTS, parted
+from geonb.workbench.benchmark.conditions import DATA, WEIGHTS, parted
 from geonb.workbench.benchmark.design import BROKEN, SEEDS, best_adamw
 from geonb.workbench.benchmark.domains import BASE
 from geonb.workbench.benchmark.job import Job, Row

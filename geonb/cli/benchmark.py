@@ -62,7 +62,7 @@ def zero_knob(
     """Make the runs that the design still lacks, the most telling first; stop at any time, and go on with the same command."""
     from geonb.models.checkpoint import Checkpoint
     from geonb.workbench.benchmark import design
-    from geonb.workbench.benchmark.derived import parted
+    from geonb.workbench.benchmark.conditions import parted
     from geonb.workbench.benchmark.design import Stage
     from geonb.workbench.benchmark.job import Job, Row
     from geonb.workbench.benchmark.models import can_be_made, model_source

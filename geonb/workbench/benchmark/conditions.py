@@ -1,7 +1,8 @@
-"""Data under which a method might break: few examples, wrong answers, and text of the base model's own kind.
+"""Conditions under which a method might break: few examples, wrong answers, weights changed in one way.
 
-A condition is named after its domain, as in `kjv+64` or `chat+swapped-50`, and changes the training records alone: what
-is evaluated is the domain's own. Conditions of the weights are in `derived`, those of a run are fields of `Job`.
+A condition of the data is named after its domain, as in `kjv+64` or `chat+swapped-50`, and changes the training records
+alone: what is evaluated is the domain's own. One of the weights is named after its model, as in `llama-1m+bf16`, and made
+in `derived`. Those of a run are fields of `Job`.
 """
 
 from __future__ import annotations
@@ -130,3 +131,31 @@ def windows(text: str, characters: int = 200) -> list[str]:
         found.append(rest[:end].strip("\n"))
         rest = rest[end:].lstrip(" ")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class WeightCondition:
+    """One change of a model's weights; `first_domain` is what the model was trained on before, if it was."""
+
+    title: str
+    first_domain: str | None = None
+
+
+WEIGHTS = {
+    "bf16": WeightCondition("weights rounded to bfloat16"),
+    "random": WeightCondition("random weights of the same config"),
+    "dead": WeightCondition("a dead layer and a zero matrix"),
+    "gains-up": WeightCondition("gains x 8, the maps after them / 8"),
+    "gains-down": WeightCondition("gains / 8, the maps after them x 8"),
+    "after-chat": WeightCondition("trained on chat before, and merged", "chat"),
+}
+
+
+def parted(model: str) -> tuple[str, str]:
+    """The base model and the condition that a name joins; the condition is empty where there is none.
+
+    >>> parted("llama-1m+bf16"), parted("llama-1m")
+    (('llama-1m', 'bf16'), ('llama-1m', ''))
+    """
+    base, plus, condition = model.rpartition("+")
+    return (base, condition) if plus and condition in WEIGHTS else (model, "")

@@ -1,7 +1,8 @@
 """Models made from a base model by one change under which a method might break, such as `llama-1m+bf16`.
 
 They are made on demand from the base's own bytes, always the same, and kept in the cache folder under the digest of the
-base: a base that was trained anew has others. A row of results carries the digest of the changed model.
+base: a base that was trained anew has others. A row of results carries the digest of the changed model. What each is
+called stands in `conditions`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,6 @@ _GAIN = 8.0
 _BEFORE = 200
 # families whose blocks are norm, attention, norm, MLP, with gains that multiply
 _PRE_NORM = ("llama", "mistral", "qwen2")
-
-
-@dataclass(frozen=True, slots=True)
-class WeightCondition:
-    """One change of a model's weights; `make(checkpoint, folder)` writes the changed model into an empty folder."""
-
-    name: str
-    title: str
-    make: Callable[[Checkpoint, Path], None]
-    first_domain: str | None = None  # what the model was trained on before
 
 
 def _tensors(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -128,12 +118,12 @@ def _after(domain: str) -> Callable[[Checkpoint, Path], None]:
         from geonb.train.execute import run_training
         from geonb.workbench.benchmark.arm import OPEN
         from geonb.workbench.benchmark.attach import plan_for
-        from geonb.workbench.benchmark.job import derived_plan
+        from geonb.workbench.benchmark.plans import plan_of
         from geonb.workbench.export.export import merge_adapter
 
         # the radius is named, so that another default of the product makes no other model
         plan = plan_for(
-            OPEN, derived_plan(str(checkpoint.source), domain, _BEFORE, 16, 0, cache_folder() / "benchmark-data")
+            OPEN, plan_of(str(checkpoint.source), domain, _BEFORE, 16, 0, cache_folder() / "benchmark-data")
         )
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
             run = run_training(plan, output=Path(temporary) / "run", device="cpu")
@@ -149,27 +139,15 @@ def _after(domain: str) -> Callable[[Checkpoint, Path], None]:
     return make
 
 
-WEIGHTS = {
-    one.name: one
-    for one in (
-        WeightCondition("bf16", "weights rounded to bfloat16", _bf16),
-        WeightCondition("random", "random weights of the same config", _random),
-        WeightCondition("dead", "a dead layer and a zero matrix", _dead),
-        WeightCondition("gains-up", "gains x 8, the maps after them / 8", _gains(_GAIN)),
-        WeightCondition("gains-down", "gains / 8, the maps after them x 8", _gains(1 / _GAIN)),
-        WeightCondition("after-chat", "trained on chat before, and merged", _after("chat"), "chat"),
-    )
+# how each of `conditions.WEIGHTS` is made: a function that writes the changed model into an empty folder
+_MAKE: dict[str, Callable[[Checkpoint, Path], None]] = {
+    "bf16": _bf16,
+    "random": _random,
+    "dead": _dead,
+    "gains-up": _gains(_GAIN),
+    "gains-down": _gains(1 / _GAIN),
+    "after-chat": _after("chat"),
 }
-
-
-def parted(model: str) -> tuple[str, str]:
-    """The base model and the condition that a name joins; the condition is empty where there is none.
-
-    >>> parted("llama-1m+bf16"), parted("llama-1m")
-    (('llama-1m', 'bf16'), ('llama-1m', ''))
-    """
-    base, plus, condition = model.rpartition("+")
-    return (base, condition) if plus and condition in WEIGHTS else (model, "")
 
 
 def derived_source(base: str, condition: str, folder: Path, *, make: bool = True) -> str:
@@ -188,7 +166,7 @@ def derived_source(base: str, condition: str, folder: Path, *, make: bool = True
     folder.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=folder))
     try:
-        WEIGHTS[condition].make(checkpoint, part)
+        _MAKE[condition](checkpoint, part)
         part.chmod(0o755)
         try:
             part.rename(target)

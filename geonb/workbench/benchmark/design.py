@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from geonb.workbench.benchmark.arm import DEFAULT, OPEN, RANKS, STRICT, THREE, Arm, adamw
-from geonb.workbench.benchmark.derived import parted
+from geonb.workbench.benchmark.conditions import parted
 from geonb.workbench.benchmark.domains import BASE, DOMAINS
 from geonb.workbench.benchmark.job import Job, Row
 from geonb.workbench.benchmark.rivals import FIXED, TUNED

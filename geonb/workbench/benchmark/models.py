@@ -119,7 +119,8 @@ def model_source(name: str, *, make: bool = True) -> str:
     Raises `InputError` for a recipe that was not trained here yet, for a model that cannot be made again, for an unknown
     condition of a benchmark model, and for a model under a condition that is not there yet where it may not be made.
     """
-    from geonb.workbench.benchmark.derived import WEIGHTS, derived_source, parted
+    from geonb.workbench.benchmark.conditions import WEIGHTS, parted
+    from geonb.workbench.benchmark.derived import derived_source
 
     base, condition = parted(name)
     if condition:
@@ -153,7 +154,7 @@ def train_model(name: str, folder: Path) -> Path:
     from geonb.assets.build.corpus import build_corpus
     from geonb.assets.build.pretrain import pretrain
     from geonb.records import atomic_write
-    from geonb.workbench.benchmark.job import environment
+    from geonb.workbench.benchmark.environment import environment
 
     if name not in RECIPES:
         raise InputError(f"the model {name!r} was given; the benchmark trains {', '.join(RECIPES)}.")

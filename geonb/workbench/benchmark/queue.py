@@ -14,8 +14,9 @@ from geonb.record_tables import table_html
 from geonb.records import Record
 from geonb.workbench.benchmark.design import STAGES, Stage
 from geonb.workbench.benchmark.duration import duration, expected_seconds
-from geonb.workbench.benchmark.job import Job, Row, run_job
+from geonb.workbench.benchmark.job import Job, Row
 from geonb.workbench.benchmark.models import can_be_made, model_source
+from geonb.workbench.benchmark.run_job import run_job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from geonb.record_lines import append_line
 from geonb.workbench.benchmark import domains
-from geonb.workbench.benchmark import job as jobs
+from geonb.workbench.benchmark import run_job as runs
 from geonb.workbench.benchmark.arm import OPEN, adamw
 from geonb.workbench.benchmark.job import Job, Row
 
@@ -19,7 +19,7 @@ def small_sets(patch: Any) -> None:
     """Domains of 80 training and 24 evaluation records, and 6 of base text; the plan's caches know a folder, not a size."""
     patch.setattr(domains, "_POOL", 80)
     patch.setattr(domains, "N_EVALUATION", 24)
-    patch.setattr(jobs, "_N_RETENTION", N_RETENTION)
+    patch.setattr(runs, "_N_RETENTION", N_RETENTION)
 
 
 def row_of(job: Job, validation: float | None, **changes: Any) -> Row:

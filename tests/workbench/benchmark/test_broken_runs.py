@@ -10,13 +10,15 @@ from geonb.models.runtime import TorchRuntime
 from geonb.plan.inputs import load_inputs
 from geonb.workbench.benchmark import attach as attaching
 from geonb.workbench.benchmark import derived
-from geonb.workbench.benchmark import job as jobs
 from geonb.workbench.benchmark.arm import OPEN, adamw
-from geonb.workbench.benchmark.job import Job, Row, run_job
+from geonb.workbench.benchmark.job import Job, Row
 from geonb.workbench.benchmark.measure import score
+from geonb.workbench.benchmark.models import model_source
+from geonb.workbench.benchmark.plans import plan_of
+from geonb.workbench.benchmark.run_job import run_job
 from tests.tiny import tiny_model
 from tests.workbench.benchmark.small import but_for_times
-from tests.workbench.benchmark.test_job import Watched
+from tests.workbench.benchmark.test_run_job import Watched
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
@@ -131,7 +133,7 @@ def test_a_model_that_was_trained_before_is_measured_on_its_first_domain_too(
     monkeypatch.setenv("GEONB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(derived, "_BEFORE", 20)
     row = run_job(make(OPEN, domain="kjv", condition="+after-chat"), data)
-    plan = jobs.derived_plan(row.job.model, "chat", 4, 8, 0, data)
+    plan = plan_of(model_source(row.job.model), "chat", 4, 8, 0, data)
     inputs = load_inputs(plan)
     tokenizer = inputs.checkpoint.load_tokenizer()
     found = score(watched.attached.model, inputs.evaluation, pad=0, tokenizer=tokenizer)

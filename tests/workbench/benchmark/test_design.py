@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geonb.workbench.benchmark.arm import DEFAULT, FOLKLORE, OPEN, PEER_DEFAULT, Arm, adamw
-from geonb.workbench.benchmark.conditions import DATA
-from geonb.workbench.benchmark.derived import WEIGHTS, parted
+from geonb.workbench.benchmark.conditions import DATA, WEIGHTS, parted
 from geonb.workbench.benchmark.design import (
     BROKEN,
     BROKEN_AGAIN,

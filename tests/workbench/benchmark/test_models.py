@@ -13,11 +13,12 @@ from geonb.models.runtime import TorchRuntime
 from geonb.plan.inputs import load_inputs
 from geonb.train.objective import evaluate
 from geonb.workbench.benchmark import derived
-from geonb.workbench.benchmark import job as jobs
 from geonb.workbench.benchmark.arm import OPEN
-from geonb.workbench.benchmark.derived import WEIGHTS, derived_source, parted
+from geonb.workbench.benchmark.conditions import WEIGHTS, parted
+from geonb.workbench.benchmark.derived import derived_source
 from geonb.workbench.benchmark.job import Job
 from geonb.workbench.benchmark.models import model_source, models_folder
+from geonb.workbench.benchmark.plans import plan_of
 from geonb.workbench.benchmark.queue import of_models_here
 from tests.families import write_tiny
 from tests.tiny import tiny_model
@@ -146,7 +147,7 @@ def after_chat(base, tmp_path, monkeypatch):
 def test_after_chat_only_the_targets_moved_each_within_its_radius_and_chat_is_learnt(base, after_chat, tmp_path):
     found, whole = tensors(after_chat), tensors(base)
     moved = {name for name in whole if not torch.equal(found[name], whole[name])}
-    plan = jobs.derived_plan(str(base), "chat", 20, 16, 0, tmp_path / "cache" / "benchmark-data")
+    plan = plan_of(str(base), "chat", 20, 16, 0, tmp_path / "cache" / "benchmark-data")
     assert moved == {target.name for target in plan.chosen()}
     for target in plan.chosen():
         change = torch.linalg.svdvals((found[target.name] - whole[target.name]).double())
@@ -182,10 +183,14 @@ def test_a_condition_that_fails_leaves_nothing_behind(base, tmp_path, monkeypatc
         (folder / "config.json").write_text("{}")
         raise OSError("the disk is full")
 
-    monkeypatch.setitem(WEIGHTS, "half", derived.WeightCondition("half", "", half))
+    monkeypatch.setitem(derived._MAKE, "half", half)
     with pytest.raises(OSError, match="full"):
         derived_source(str(base), "half", tmp_path / "made")
     assert list((tmp_path / "made").iterdir()) == []
+
+
+def test_every_condition_that_has_a_name_can_be_made():
+    assert set(derived._MAKE) == set(WEIGHTS)
 
 
 def test_a_name_is_parted_at_a_known_condition_and_an_unknown_one_is_a_sentence():
