@@ -213,6 +213,10 @@ def forms(cell: Cell, done: Done) -> list[Job]:
     arms = [DEFAULT, *(replace(arm, memory="noise") for arm in (DEFAULT, replace(DEFAULT, budget=5.0), OPEN))]
     if cell.horizon != 200:
         arms.append(replace(DEFAULT, budget=round(3.0 * (cell.horizon / 200) ** 0.5, 3)))
+    arms += [
+        *(replace(DEFAULT, basis=basis) for basis in ("top", "full", "gradient", "random")),
+        replace(DEFAULT, sides="two"),
+    ]
     return [cell.job(arm, seed) for seed in SEEDS for arm in arms]
 
 
