@@ -16,8 +16,9 @@ from geonb.records import atomic_write
 from geonb.workbench.benchmark.arm import DEFAULT
 from geonb.workbench.benchmark.cells import CellResult, rows_by_cell
 from geonb.workbench.benchmark.conditions import DATA, WEIGHTS, parted
-from geonb.workbench.benchmark.design import BROKEN, SEEDS, best_adamw
+from geonb.workbench.benchmark.design import BROKEN, QUICK, SEEDS, best_adamw
 from geonb.workbench.benchmark.domains import BASE
+from geonb.workbench.benchmark.forms import form_results
 from geonb.workbench.benchmark.job import Job, Row
 from geonb.workbench.benchmark.rivals import rival_results
 from geonb.workbench.benchmark.tables import ZeroKnobResults, results
@@ -176,6 +177,18 @@ def rivals_table(rows: Rows) -> str:
     return _table(head, table)
 
 
+def forms_table(rows: Rows) -> str:
+    """Forms of the step beside the default, over the quick cells and all seeds."""
+    table = []
+    for one in form_results(rows, [cell.job(DEFAULT) for cell in QUICK], SEEDS):
+        intervals = [
+            "" if mean is None else f"{mean:+.3f} ± {width:.3f}"
+            for mean, width in ((one.loss, one.loss_half_width), (one.rise, one.rise_half_width))
+        ]
+        table.append([one.form, str(one.pairs), *intervals, one.verdict])
+    return _table(("form", "pairs", "d", "q", "verdict"), table)
+
+
 def broken_table(rows: Rows) -> str:
     """Under each condition, geonb's default beside the AdamW that was best without it: loss, and loss on base text."""
     table = []
@@ -218,6 +231,7 @@ BLOCKS: dict[str, Callable[[Rows], str]] = {
     "radius": radius_table,
     "settings": settings_table,
     "rivals": rivals_table,
+    "forms": forms_table,
     "broken": broken_table,
 }
 

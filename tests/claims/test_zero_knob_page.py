@@ -42,7 +42,7 @@ def cell_rows(cell, ours=2.0, theirs=4.0, seeds=(0, 1, 2)):
 HOME, AWAY = Cell("embedded", "kjv"), Cell("llama-1m", "kjv", 60)
 
 
-@pytest.mark.parametrize("page", ["README.md", "papers/zero-knob/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "papers/zero-knob/README.md", "papers/zero-knob/ablations.md"])
 def test_the_figures_of_the_projects_pages_are_those_of_its_rows(page):
     text = (TOP / page).read_text()
     assert fill(text, read_rows(ROWS)) == text

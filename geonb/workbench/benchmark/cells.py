@@ -93,12 +93,12 @@ def judge_cell(
     first = [ours[seed].validation or 0.0 for seed in seeds]
     second = [theirs[seed].validation or 0.0 for seed in seeds]
     differences = [a - b for a, b in zip(first, second, strict=True)]
-    half_width = _half_width(differences)
+    width = half_width(differences)
     difference = statistics.mean(differences)
-    if half_width is None:
+    if width is None:
         verdict = "lower" if difference < 0 else "higher"
     else:
-        verdict = "tie" if abs(difference) <= half_width else ("win" if difference < 0 else "loss")
+        verdict = "tie" if abs(difference) <= width else ("win" if difference < 0 else "loss")
     rises = [(rise(ours[seed]), rise(theirs[seed])) for seed in seeds]
     suffered = sum(b for _, b in rises)
     costs = _costs(group)
@@ -112,7 +112,7 @@ def judge_cell(
         rival_validation=statistics.mean(second),
         ratio=statistics.mean(first) / statistics.mean(second),
         difference=difference,
-        half_width=half_width,
+        half_width=width,
         verdict=verdict,
         damage=sum(a for a, _ in rises) / suffered if suffered > 0 else None,
         exact=statistics.mean(ours[seed].exact or 0.0 for seed in seeds),
@@ -168,7 +168,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return statistics.mean(value or 0.0 for value in found) if None not in found else None
 
 
-def _half_width(values: list[float]) -> float | None:
+def half_width(values: list[float]) -> float | None:
     """Half of Student's 95 % interval of the mean; None below two values."""
     from scipy.stats import t
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from geonb.workbench.benchmark.arm import DEFAULT, OPEN, RANKS, STRICT, THREE, Arm, adamw
 from geonb.workbench.benchmark.conditions import parted
 from geonb.workbench.benchmark.domains import BASE, DOMAINS
+from geonb.workbench.benchmark.forms import forms_at
 from geonb.workbench.benchmark.job import Job, Row
 from geonb.workbench.benchmark.rivals import FIXED, TUNED
 
@@ -210,14 +211,7 @@ def ablations(cell: Cell, done: Done) -> list[Job]:
 
 def forms(cell: Cell, done: Done) -> list[Job]:
     """The forms of the fourth round of papers/zero-knob/ablations.md beside the default, every seed."""
-    arms = [DEFAULT, *(replace(arm, memory="noise") for arm in (DEFAULT, replace(DEFAULT, budget=5.0), OPEN))]
-    if cell.horizon != 200:
-        arms.append(replace(DEFAULT, budget=round(3.0 * (cell.horizon / 200) ** 0.5, 3)))
-    arms += [
-        *(replace(DEFAULT, basis=basis) for basis in ("top", "full", "gradient", "random")),
-        replace(DEFAULT, sides="two"),
-    ]
-    return [cell.job(arm, seed) for seed in SEEDS for arm in arms]
+    return [cell.job(arm, seed) for seed in SEEDS for arm in (DEFAULT, *forms_at(cell.horizon).values())]
 
 
 def first_look(cell: Cell, done: Done) -> list[Job]:
@@ -329,9 +323,7 @@ def _beyond(*cells: Cell) -> tuple[Cell, ...]:
 
 _DEAR, _AGAIN = _beyond(*_cells([MAIN])), _cells([SMALL_AGAIN])
 # a rival takes 4 to 6 runs in each cell: asked first where a run takes 10 to 15 s, of cells whose AdamW is bracketed
-_QUICK = tuple(
-    cell for cells in (_AWAY[0], _AWAY[3]) for cell in cells if cell.model == SMALL_AGAIN and cell.batch < 64
-)
+QUICK = tuple(cell for cells in (_AWAY[0], _AWAY[3]) for cell in cells if cell.model == SMALL_AGAIN and cell.batch < 64)
 STAGES = (
     Stage("geonb and AdamW at the tail's rank", _HOME, (zero_knob, _tuned("tail")), decides=True),
     Stage("AdamW at rank 32 and 8", _HOME, (_tuned("32"), _rank_8), decides=True),
@@ -347,8 +339,8 @@ STAGES = (
         (headline,),
         decides=True,
     ),
-    Stage("every rival, where a run takes seconds", _QUICK, (rivals, rival_seeds)),
-    Stage("forms, where a run takes seconds", _QUICK, (forms,)),
+    Stage("every rival, where a run takes seconds", QUICK, (rivals, rival_seeds)),
+    Stage("forms, where a run takes seconds", QUICK, (forms,)),
     Stage("break it: a first look", tuple(sorted(BROKEN, key=_cost)), (first_look,)),
     Stage("the small model again", _AGAIN, (zero_knob, _tuned("tail"), _tuned("32"), _tuned("8"), headline)),
     Stage("every rival", _AGAIN, (rivals,)),
