@@ -22,7 +22,11 @@ def rivals_picture(found: Sequence[RivalResult]) -> str:
     bottom = _TOP + _ROW * max(1, len(shown)) + 4
     picture = Picture(_WIDTH, bottom + 46, title="Other ways of fine-tuning", hints=False)
     picture.text(16, 20, "Other ways of fine-tuning: geonb's loss over theirs", kind="t")
-    picture.text(16, 38, "One dot a cell, seed 0 or the mean of the seeds that both have; left of 1 geonb is ahead.")
+    picture.text(
+        16,
+        38,
+        "One dot a cell; left of 1 geonb is ahead. Damage (rise on base text) and time (with the search): geonb's over theirs.",
+    )
     ratios = [cell.ratio for one in shown for cell in one.cells]
     if not ratios:
         picture.text(_LEFT, _TOP + 18, "No cell has geonb and another rival yet.")
