@@ -185,7 +185,7 @@ def forms_table(rows: Rows) -> str:
             "" if mean is None else f"{mean:+.3f} ± {width:.3f}"
             for mean, width in ((one.loss, one.loss_half_width), (one.rise, one.rise_half_width))
         ]
-        table.append([one.form, str(one.pairs), *intervals, one.verdict])
+        table.append([one.form, f"{one.pairs} of {one.asked}", *intervals, one.verdict])
     return _table(("form", "pairs", "d", "q", "verdict"), table)
 
 

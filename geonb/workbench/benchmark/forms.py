@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -58,7 +59,8 @@ class FormResult(Record):
     loss_half_width: float | None
     rise: float | None
     rise_half_width: float | None
-    verdict: str  # "better", "worse", "another point of the dial", "no effect seen"; "diverged", "not run"
+    asked: int  # how many pairs the rule asks for: with fewer there is no verdict
+    verdict: str  # "better", "worse", "another point of the dial", "no effect seen"; "diverged", "waiting"
 
     def summary(self) -> str:
         return f"FormResult({self.form}: {self.verdict} over {self.pairs} pairs)"
@@ -67,10 +69,13 @@ class FormResult(Record):
 def form_results(rows: Mapping[str, Row], cells: Iterable[Job], seeds: Iterable[int]) -> tuple[FormResult, ...]:
     """Every form over `cells` (any job of each) and `seeds`: pairs that have both runs, and a verdict by the rule."""
     pairs: dict[str, list[tuple[Row, Row]]] = {}
+    asked: Counter[str] = Counter()
     diverged: set[str] = set()
+    seeds = list(seeds)
     for job in cells:
         for form, arm in forms_at(job.horizon).items():
             kept = pairs.setdefault(form, [])
+            asked[form] += len(seeds)
             for seed in seeds:
                 ours, plain = (rows.get(replace(job, arm=one, seed=seed).key) for one in (arm, DEFAULT))
                 if ours is None or plain is None or plain.validation is None:
@@ -79,18 +84,18 @@ def form_results(rows: Mapping[str, Row], cells: Iterable[Job], seeds: Iterable[
                     diverged.add(form)
                 else:
                     kept.append((ours, plain))
-    return tuple(_judged(form, found, form in diverged) for form, found in pairs.items())
+    return tuple(_judged(form, found, asked[form], form in diverged) for form, found in pairs.items())
 
 
-def _judged(form: str, pairs: list[tuple[Row, Row]], diverged: bool) -> FormResult:
+def _judged(form: str, pairs: list[tuple[Row, Row]], asked: int, diverged: bool) -> FormResult:
     losses = [math.log((ours.validation or 0.0) / (plain.validation or 0.0)) for ours, plain in pairs]
     rises = [math.log(rise(ours) / rise(plain)) for ours, plain in pairs if min(rise(ours), rise(plain)) > 0]
     loss, wide = _interval(losses)
     kept, broad = _interval(rises)
     if diverged:
         verdict = "diverged"
-    elif loss is None or wide is None or kept is None or broad is None:
-        verdict = "not run"
+    elif len(pairs) < asked or loss is None or wide is None or kept is None or broad is None:
+        verdict = "waiting"
     else:
         verdict = _verdict((loss - wide, loss + wide), (kept - broad, kept + broad))
     return FormResult(
@@ -100,6 +105,7 @@ def _judged(form: str, pairs: list[tuple[Row, Row]], diverged: bool) -> FormResu
         loss_half_width=wide,
         rise=kept,
         rise_half_width=broad,
+        asked=asked,
         verdict=verdict,
     )
 

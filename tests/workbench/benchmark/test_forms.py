@@ -15,7 +15,7 @@ FORM = "measured memory"
 NOISE = (0.001, -0.002, 0.001)
 
 
-def judged(losses, rises, form=FORM):
+def judged(losses, rises, form=FORM, seeds=SEEDS):
     """The verdict on a form whose ln ratios lie around `losses` and `rises`, in two cells of three seeds."""
     done = {}
     for cell in CELLS:
@@ -28,7 +28,7 @@ def judged(losses, rises, form=FORM):
                     row_of(cell.job(arm, seed), loss, retention=3.0 + 0.5 * math.exp((rises or 0.0) + NOISE[seed]))
                 )
             done |= {row.key: row for row in rows}
-    return next(one for one in form_results(done, [cell.job(DEFAULT) for cell in CELLS], SEEDS) if one.form == form)
+    return next(one for one in form_results(done, [cell.job(DEFAULT) for cell in CELLS], seeds) if one.form == form)
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,13 @@ def test_the_intervals_are_students_over_all_pairs():
     assert FormResult.from_json(found.to_json()) == found
 
 
-def test_a_form_that_diverged_or_was_not_run_says_so():
+def test_a_form_that_diverged_or_lacks_a_pair_has_no_verdict():
     assert judged(None, None).verdict == "diverged"
     missing = form_results({}, [cell.job(DEFAULT) for cell in CELLS], SEEDS)
-    assert {one.verdict for one in missing} == {"not run"} and {one.pairs for one in missing} == {0}
+    assert {one.verdict for one in missing} == {"waiting"} and {one.pairs for one in missing} == {0}
+    # the same pairs, of three seeds where five were asked for
+    five = judged(-0.05, -0.3, seeds=range(5))
+    assert (five.pairs, five.asked, five.verdict) == (6, 10, "waiting")
 
 
 def test_the_radius_that_grows_is_another_form_only_where_it_differs():
