@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from geonb.claims.checks import EVIDENCE, HOLDS, REFUTED, Check
-from geonb.workbench.benchmark.arm import OPEN
+from geonb.workbench.benchmark.arm import DEFAULT, OPEN
 from geonb.workbench.benchmark.cells import CellResult
 from geonb.workbench.benchmark.design import DECIDING, SEEDS, STAGES
 from geonb.workbench.benchmark.job import Row
 from geonb.workbench.benchmark.queue import pending
-from geonb.workbench.benchmark.tables import Radius, ZeroKnobResults, results
+from geonb.workbench.benchmark.tables import Radius, ZeroKnobResults, chosen_radius, results
 
 # ||dW||_2 / R may lie above 1 by the round-off of float32 alone
 ROUND_OFF = 1e-4
@@ -34,8 +34,13 @@ def bracketed_rows(rows: Mapping[str, Row], arm: str) -> dict[str, Row]:
 
 
 def default_arm(rows: Mapping[str, Row]) -> str:
-    """The key of the arm that the rule calls the default: the radius of the least worst regret over the looked-at cells."""
-    return results(plain_rows(rows)).chosen_radius or OPEN.key
+    """The key of the arm that the rule calls the default: the radius of the least worst regret over the looked-at cells.
+
+    Where no looked-at cell has all three radii it is the product's default, or sigma_max where no row has that.
+    """
+    if chosen := chosen_radius(plain_rows(rows)):
+        return chosen
+    return (DEFAULT if any(row.job.arm == DEFAULT for row in rows.values()) else OPEN).key
 
 
 def runs_lacking(rows: Mapping[str, Row]) -> int:

@@ -138,7 +138,9 @@ def zero_knob(
 def table(
     rows: Path = ROWS,
     arm: str = typer.Option(
-        "frank-wolfe", help="The key of geonb's arm, such as `frank-wolfe unit_of_budget=sigma_k`."
+        "balanced",
+        help="geonb's arm: the budget balanced (the product's default), open or strict, or the key of any other, such as "
+        "`frank-wolfe basis=top`.",
     ),
     broken: bool = typer.Option(
         False,
@@ -152,6 +154,7 @@ def table(
     json: bool = options.AS_JSON,
 ) -> geonb.workbench.benchmark.tables.ZeroKnobResults:
     """What the rows say: the arm beside the best tuned AdamW of each cell, its retention, and every fixed setting's regret."""
+    from geonb.workbench.benchmark.arm import BUDGETS
     from geonb.workbench.benchmark.queue import read_rows
     from geonb.workbench.benchmark.tables import results
 
@@ -160,7 +163,7 @@ def table(
     # what was made to break a method is no sample of what it is used for: the means are of one kind or of the other
     found = read_rows(rows)
     chosen = {key: row for key, row in found.items() if row.job.is_plain is not broken}
-    told = results(chosen, arm)
+    told = results(chosen, BUDGETS[arm].key if arm in BUDGETS else arm)
     if write:
         from geonb.claims.zero_knob_page import fill_pages
 

@@ -9,7 +9,7 @@ from geonb.cli.app import app, main
 from geonb.models.checkpoint import Checkpoint
 from geonb.record_lines import append_line
 from geonb.workbench.benchmark import design
-from geonb.workbench.benchmark.arm import OPEN, adamw
+from geonb.workbench.benchmark.arm import BUDGETS, DEFAULT, OPEN, adamw
 from geonb.workbench.benchmark.design import STAGES, Cell, Stage
 from geonb.workbench.benchmark.models import RECIPES
 from geonb.workbench.benchmark.queue import QueueState, read_rows
@@ -171,7 +171,7 @@ def test_a_model_that_is_there_is_not_trained_again(tmp_path, monkeypatch):
 
 def test_the_table_fills_the_marked_blocks_of_a_page_and_says_which(tmp_path, capsys):
     path, page = tmp_path / "rows.jsonl", tmp_path / "page.md"
-    for arm, loss in ((OPEN, 2.0), (adamw(1e-3), 3.0)):
+    for arm, loss in ((DEFAULT, 2.0), (adamw(1e-3), 3.0)):
         append_line(path, row_of(Cell("embedded", "kjv").job(arm), loss))
     page.write_text("# Mine\n<!-- zero-knob: cells -->\n<!-- zero-knob: end -->\n")
     result = call("table", "--rows", path, "--write", page)
@@ -182,6 +182,21 @@ def test_the_table_fills_the_marked_blocks_of_a_page_and_says_which(tmp_path, ca
     page.write_text("nothing is marked")
     assert f"{page}: the page has 0 marks" in refused(capsys, "table", "--rows", path, "--write", page)
     assert page.read_text() == "nothing is marked"
+
+
+def test_the_table_is_of_the_products_default_unless_another_arm_is_named(tmp_path, capsys):
+    path = tmp_path / "rows.jsonl"
+    losses = {"balanced": 1.0, "open": 2.0, "strict": 3.0}
+    for arm, loss in (*((BUDGETS[name], loss) for name, loss in losses.items()), (adamw(1e-3), 4.0)):
+        append_line(path, row_of(Cell("embedded", "kjv").job(arm), loss))
+
+    def ratio(*more):
+        return json.loads(call("table", "--rows", path, "--json", *more).stdout)["geometric_mean"]
+
+    assert ratio() == ratio("--arm", "balanced") == pytest.approx(0.25)
+    assert [ratio("--arm", name) for name in ("open", "strict", OPEN.key)] == pytest.approx([0.5, 0.75, 0.5])
+    error = refused(capsys, "table", "--rows", path, "--arm", "wide")
+    assert "the arm 'wide' was given; the rows have" in error
 
 
 @pytest.mark.parametrize("words", [("--help",), ("zero-knob", "--help"), ("models", "--help")])

@@ -124,3 +124,5 @@ PEER_DEFAULT = adamw(2e-4, "32", form="pissa")
 OPEN = Arm(method="frank-wolfe")
 STRICT = Arm(method="frank-wolfe", unit_of_budget="sigma_k")
 THREE = DEFAULT = Arm(method="frank-wolfe", unit_of_budget="sigma_k", budget=3.0)
+# as `--budget` of a plan calls them
+BUDGETS = {"balanced": THREE, "open": OPEN, "strict": STRICT}

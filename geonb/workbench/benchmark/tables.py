@@ -248,7 +248,6 @@ def results(rows: Mapping[str, Row], arm: str = "frank-wolfe") -> ZeroKnobResult
     cells = _judged(by_cell, arm)
     bounded = [row.over_budget for row in rows.values() if row.over_budget is not None]
     radii = _radii(by_cell)
-    chosen = [one for one in radii if one.looked_at_regret is not None]
     return ZeroKnobResults(
         arm=arm,
         rows=len(rows),
@@ -256,7 +255,7 @@ def results(rows: Mapping[str, Row], arm: str = "frank-wolfe") -> ZeroKnobResult
         regrets=tuple(_regrets(_main(by_cell, [one.cell for one in cells]))),
         radii=tuple(radii),
         rivals=rival_results(rows, arm),
-        chosen_radius=min(chosen, key=lambda one: one.looked_at_regret or 0.0).arm if chosen else None,
+        chosen_radius=_safest(radii),
         geometric_mean=geometric_mean([one.ratio for one in cells]),
         worst=max((one.ratio for one in cells), default=None),
         wins=_count(cells, "win"),
@@ -267,6 +266,16 @@ def results(rows: Mapping[str, Row], arm: str = "frank-wolfe") -> ZeroKnobResult
         memory_ratio=_median(one.state_bytes / one.rival_state_bytes for one in cells if one.rival_state_bytes > 0),
         largest_over_budget=max(bounded) if bounded else None,
     )
+
+
+def chosen_radius(rows: Mapping[str, Row]) -> str | None:
+    """The key of geonb's arm at the radius of the least worst regret over the looked-at cells; None where none has all three."""
+    return _safest(_radii(rows_by_cell(rows)))
+
+
+def _safest(radii: Iterable[Radius]) -> str | None:
+    known = [(one.looked_at_regret, one.arm) for one in radii if one.looked_at_regret is not None]
+    return min(known)[1] if known else None
 
 
 def chose_the_radius(job: Job) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from geonb.record_lines import append_line
 from geonb.workbench.benchmark import domains
 from geonb.workbench.benchmark import run_job as runs
-from geonb.workbench.benchmark.arm import OPEN, adamw
+from geonb.workbench.benchmark.arm import DEFAULT, adamw
 from geonb.workbench.benchmark.job import Job, Row
 
 N_RETENTION = 6
@@ -59,6 +59,6 @@ def but_for_times(row: Row) -> Row:
 
 def write_rows(path: Path) -> Path:
     """A results file of one cell: the product's default and two rates of AdamW."""
-    for arm, loss in ((OPEN, 3.0), (adamw(1e-3), 3.5), (adamw(3e-3), 3.2)):
+    for arm, loss in ((DEFAULT, 3.0), (adamw(1e-3), 3.5), (adamw(3e-3), 3.2)):
         append_line(path, row_of(Job(model="m", domain="kjv", horizon=60, batch=4, seed=0, arm=arm), loss))
     return path

@@ -14,7 +14,7 @@ from geonb.assets.build.sources import Source
 from geonb.cli.app import app, main
 from geonb.errors import InputError
 from geonb.record_lines import append_line
-from geonb.workbench.benchmark.arm import OPEN, adamw
+from geonb.workbench.benchmark.arm import DEFAULT, adamw
 from geonb.workbench.benchmark.conditions import DATA, base_text, deranged, windows
 from geonb.workbench.benchmark.design import SMALL_AGAIN, Cell
 from geonb.workbench.benchmark.domains import DOMAINS, domain_files, domain_of, split_of
@@ -197,7 +197,7 @@ def test_the_stages_can_be_chosen_by_how_their_names_begin_and_conditions_by_wha
 def test_the_table_holds_plain_cells_or_broken_ones_and_never_both(tmp_path):
     path = tmp_path / "rows.jsonl"
     for cell, loss in ((Cell("m", "kjv"), 1.0), (Cell("m", "kjv", planned=50), 3.0), (Cell("m", "chat+64", 4), 4.0)):
-        for arm, share in ((OPEN, 1.0), (adamw(1e-3), 2.0)):
+        for arm, share in ((DEFAULT, 1.0), (adamw(1e-3), 2.0)):
             append_line(path, row_of(cell.job(arm), loss * share))
 
     def cells(*more):
