@@ -142,3 +142,17 @@ def test_a_page_with_a_wrong_mark_is_one_sentence_and_no_page_is_written(page, s
     with pytest.raises(InputError, match=r"none\.md was given; allowed is a Markdown page that can be read"):
         fill_pages([tmp_path / "none.md"], {})
     assert fill_pages([good], {}) == [good] and fill_pages([good], {}) == []
+
+
+def test_the_headline_of_the_rivals_counts_every_comparison_of_three_seeds():
+    cell = Cell("m", "chat", 60)
+    made = [row_of(cell.job(adamw(3e-3)), 3.0)]
+    for seed, noise in enumerate((0.01, -0.02, 0.01)):
+        made.append(row_of(cell.job(DEFAULT, seed), 2.0 + noise, state_bytes=1))
+        made.append(row_of(cell.job(Arm(method="full", rate=1e-3), seed), 1.9, state_bytes=4))
+        made.append(row_of(cell.job(Arm(method="mass"), seed), 4.0))
+    said = BLOCKS["rivals headline"]({row.key: row for row in made})
+    assert "2 other ways of fine-tuning were run, 1 with a searched rate: of 2 comparisons" in said
+    assert "it wins 1, ties 0 and loses 1." in said
+    assert "The strongest is full fine-tuning: in the mean it has 1.05 of that loss, with 0.25 of its state" in said
+    assert BLOCKS["rivals headline"]({}) == "No other way of fine-tuning was run yet."

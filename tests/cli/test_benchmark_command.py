@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from geonb.cli.app import app, main
 from geonb.models.checkpoint import Checkpoint
+from geonb.plan import options
 from geonb.record_lines import append_line
 from geonb.workbench.benchmark import design
 from geonb.workbench.benchmark.arm import BUDGETS, DEFAULT, OPEN, adamw
@@ -193,6 +194,7 @@ def test_the_table_is_of_the_products_default_unless_another_arm_is_named(tmp_pa
     def ratio(*more):
         return json.loads(call("table", "--rows", path, "--json", *more).stdout)["geometric_mean"]
 
+    assert set(BUDGETS) == set(losses) == set(options.BUDGETS)  # the words of `--budget`
     assert ratio() == ratio("--arm", "balanced") == pytest.approx(0.25)
     assert [ratio("--arm", name) for name in ("open", "strict", OPEN.key)] == pytest.approx([0.5, 0.75, 0.5])
     error = refused(capsys, "table", "--rows", path, "--arm", "wide")

@@ -148,6 +148,12 @@ def geometric_mean(ratios: Iterable[float]) -> float | None:
     return math.exp(statistics.mean(found)) if found else None
 
 
+def median(values: Iterable[float]) -> float | None:
+    """The median; None of nothing."""
+    found = list(values)
+    return statistics.median(found) if found else None
+
+
 def _work(arm: Arm) -> Arm:
     """The arm without what changes no cost: its rate, its radius and its constants."""
     rate = 1.0 if arm.is_tuned else arm.rate

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from geonb.records import Record
 from geonb.workbench.benchmark.arm import FOLKLORE, PEER_DEFAULT, Arm, adamw
-from geonb.workbench.benchmark.cells import CellResult, geometric_mean, is_tuned_lora, judge_cell, rows_by_cell
+from geonb.workbench.benchmark.cells import CellResult, geometric_mean, is_tuned_lora, judge_cell, median, rows_by_cell
 from geonb.workbench.benchmark.job import Row
+
+# the rival that the rule speaks of, for comparison
+PLAIN = "AdamW-LoRA, best of the ranks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class RivalResult(Record):
     """
 
     rival: str
+    searched: bool  # whether its rate is
     cells: tuple[CellResult, ...]
     diverged: int  # cells in which no run of the rival ended with a finite loss
     geometric_mean: float | None  # of validation losses
@@ -84,7 +87,18 @@ class RivalResult(Record):
         return f"RivalResult({self.geometric_mean:.3f} of the loss of {self.rival} over {len(self.cells)} cells)"
 
 
-def rival_results(rows: Mapping[str, Row], arm: str, *, seeds: int = 3) -> tuple[RivalResult, ...]:
+def ratio_text(value: float | None) -> str:
+    """A ratio to two digits; beyond 100, as of the few numbers that MASS keeps, the digits say nothing.
+
+    >>> ratio_text(0.938), ratio_text(64144.5), ratio_text(None)
+    ('0.94', '> 100', '')
+    """
+    if value is None:
+        return ""
+    return "> 100" if value > 100 else f"{value:.2f}"
+
+
+def rival_results(rows: Mapping[str, Row], arm: str, *, seeds: int) -> tuple[RivalResult, ...]:
     """How the arm with the key `arm` fares beside AdamW-LoRA and every rival that was run, where no condition was made.
 
     The rivals are in the order of the mean ratio, the strongest first; those without a row are left out. A win, a tie or
@@ -94,7 +108,7 @@ def rival_results(rows: Mapping[str, Row], arm: str, *, seeds: int = 3) -> tuple
     asked = {
         cell: group for cell, group in by_cell.items() if any(one.holds(row.job.arm) for row in group for one in _ALL)
     }
-    kinds = [("AdamW-LoRA, best of the ranks", is_tuned_lora, True)]
+    kinds = [(PLAIN, is_tuned_lora, True)]
     kinds += [(one.title, one.holds, bool(one.start)) for one in _ALL]
     found = []
     for title, holds, is_searched in kinds:
@@ -107,6 +121,7 @@ def rival_results(rows: Mapping[str, Row], arm: str, *, seeds: int = 3) -> tuple
         found.append(
             RivalResult(
                 rival=title,
+                searched=is_searched,
                 cells=cells,
                 diverged=sum(_all_diverged(group, holds) for group in there.values()),
                 geometric_mean=geometric_mean([one.ratio for one in cells]),
@@ -115,9 +130,9 @@ def rival_results(rows: Mapping[str, Row], arm: str, *, seeds: int = 3) -> tuple
                 wins=tested.count("win"),
                 ties=tested.count("tie"),
                 losses=tested.count("loss"),
-                damage=_median([one.damage for one in cells if one.damage is not None]),
-                memory=_median([one.state_bytes / one.rival_state_bytes for one in cells if one.rival_state_bytes]),
-                cost=_median([one.seconds / one.tuning_seconds for one in cells if one.tuning_seconds > 0]),
+                damage=median([one.damage for one in cells if one.damage is not None]),
+                memory=median([one.state_bytes / one.rival_state_bytes for one in cells if one.rival_state_bytes]),
+                cost=median([one.seconds / one.tuning_seconds for one in cells if one.tuning_seconds > 0]),
                 edges=sum(is_searched and not one.rival_interior for one in cells),
             )
         )
@@ -127,9 +142,5 @@ def rival_results(rows: Mapping[str, Row], arm: str, *, seeds: int = 3) -> tuple
 _ALL = (*FIXED, *TUNED)
 
 
-def _all_diverged(group: list[Row], holds) -> bool:
+def _all_diverged(group: list[Row], holds: Callable[[Arm], bool]) -> bool:
     return all(row.validation is None for row in group if holds(row.job.arm) and row.job.seed == 0)
-
-
-def _median(values: list[float]) -> float | None:
-    return statistics.median(values) if values else None

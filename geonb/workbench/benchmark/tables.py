@@ -11,10 +11,18 @@ from dataclasses import dataclass
 from geonb.errors import InputError
 from geonb.records import Record
 from geonb.workbench.benchmark.arm import ZERO_KNOB
-from geonb.workbench.benchmark.cells import CellResult, gaps, geometric_mean, is_tuned_lora, judge_cell, rows_by_cell
+from geonb.workbench.benchmark.cells import (
+    CellResult,
+    gaps,
+    geometric_mean,
+    is_tuned_lora,
+    judge_cell,
+    median,
+    rows_by_cell,
+)
 from geonb.workbench.benchmark.design import LOOKED_AT, MAIN, SEEDS, SMALL, ZERO_KNOB_ARMS
 from geonb.workbench.benchmark.job import Job, Row
-from geonb.workbench.benchmark.rivals import RivalResult, rival_results
+from geonb.workbench.benchmark.rivals import RivalResult, ratio_text, rival_results
 
 _RADIUS_NAMES = dict(zip((arm.key for arm in ZERO_KNOB_ARMS), ("sigma_max", "sigma_k", "3 sigma_k"), strict=True))
 
@@ -195,7 +203,7 @@ def _radius(one: Radius) -> list[str]:
 
 def _rival(one: RivalResult) -> list[str]:
     ratios = (one.geometric_mean, one.best, one.worst, one.damage, one.memory, one.cost)
-    mean, best, worst, *prices = ("> 100" if value and value > 100 else _shown(value) for value in ratios)
+    mean, best, worst, *prices = map(ratio_text, ratios)
     return [
         one.rival,
         str(len(one.cells)) + (f", {one.diverged} diverged" if one.diverged else ""),
@@ -254,7 +262,7 @@ def results(rows: Mapping[str, Row], arm: str = "frank-wolfe") -> ZeroKnobResult
         cells=tuple(cells),
         regrets=tuple(_regrets(_main(by_cell, [one.cell for one in cells]))),
         radii=tuple(radii),
-        rivals=rival_results(rows, arm),
+        rivals=rival_results(rows, arm, seeds=len(SEEDS)),
         chosen_radius=_safest(radii),
         geometric_mean=geometric_mean([one.ratio for one in cells]),
         worst=max((one.ratio for one in cells), default=None),
@@ -262,8 +270,8 @@ def results(rows: Mapping[str, Row], arm: str = "frank-wolfe") -> ZeroKnobResult
         ties=_count(cells, "tie"),
         losses=_count(cells, "loss"),
         half_damage=_half_damage(cells),
-        tuning_ratio=_median(one.tuning_seconds / one.seconds for one in cells if one.seconds > 0),
-        memory_ratio=_median(one.state_bytes / one.rival_state_bytes for one in cells if one.rival_state_bytes > 0),
+        tuning_ratio=median(one.tuning_seconds / one.seconds for one in cells if one.seconds > 0),
+        memory_ratio=median(one.state_bytes / one.rival_state_bytes for one in cells if one.rival_state_bytes > 0),
         largest_over_budget=max(bounded) if bounded else None,
     )
 
@@ -339,11 +347,6 @@ def _count(cells: Iterable[CellResult], verdict: str) -> int:
 
 def _half_damage(cells: Iterable[CellResult]) -> int:
     return sum(one.damage is not None and one.damage <= 0.5 for one in cells)
-
-
-def _median(values: Iterable[float]) -> float | None:
-    found = list(values)
-    return statistics.median(found) if found else None
 
 
 def _regrets(by_cell: Mapping[str, list[Row]]) -> list[Regret]:

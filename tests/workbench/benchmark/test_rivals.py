@@ -78,7 +78,7 @@ def test_ratios_are_those_of_the_best_rate_of_each_cell_over_the_cells_that_have
     # a cell without any other rival says nothing of them: its AdamW is not counted either
     third = Cell("m", "code", 60)
     done |= tuned_adamw(third) | rows(row_of(third.job(DEFAULT), 1.0))
-    muon, plain = sorted(rival_results(done, DEFAULT.key), key=lambda one: one.rival != "Muon")
+    muon, plain = sorted(rival_results(done, DEFAULT.key, seeds=3), key=lambda one: one.rival != "Muon")
     assert (muon.rival, plain.rival) == ("Muon", "AdamW-LoRA, best of the ranks")
     # 2.2 is best at the lowest rate that was tried, 2.4 between two worse ones
     assert [one.ratio for one in muon.cells] == pytest.approx([3.0 / 2.4, 2.0 / 2.2])
@@ -95,7 +95,7 @@ def test_the_strongest_rival_stands_first_and_one_that_always_diverges_has_no_ra
     done = tuned_adamw() | rows(row_of(CELL.job(DEFAULT), 2.0))
     done |= rows(*(row_of(CELL.job(FULL.at(rate)), 1.9) for rate in FULL.start))
     done |= rows(*(row_of(CELL.job(MUON.at(rate)), None) for rate in MUON.start))
-    found = rival_results(done, DEFAULT.key)
+    found = rival_results(done, DEFAULT.key, seeds=3)
     assert [one.rival for one in found] == ["full fine-tuning", "AdamW-LoRA, best of the ranks", "Muon"]
     last = found[-1]
     assert last.diverged == 1 and last.cells == () and last.geometric_mean is last.worst is last.cost is None
@@ -110,10 +110,10 @@ def test_three_paired_seeds_make_a_win_a_tie_or_a_loss(gap, counts):
         done |= rows(
             row_of(CELL.job(DEFAULT, seed), 3.0 + gap + noise[seed]), row_of(CELL.job(Arm(method="mass"), seed), 3.0)
         )
-    (mass,) = (one for one in rival_results(done, DEFAULT.key) if one.rival.startswith("MASS"))
+    (mass,) = (one for one in rival_results(done, DEFAULT.key, seeds=3) if one.rival.startswith("MASS"))
     assert (mass.wins, mass.ties, mass.losses) == counts and mass.edges == 0
     two = {key: row for key, row in done.items() if row.job.seed < 2}
-    (mass,) = (one for one in rival_results(two, DEFAULT.key) if one.rival.startswith("MASS"))
+    (mass,) = (one for one in rival_results(two, DEFAULT.key, seeds=3) if one.rival.startswith("MASS"))
     assert (mass.wins, mass.ties, mass.losses) == (0, 0, 0)
 
 
@@ -122,4 +122,4 @@ def test_runs_under_a_condition_are_no_sample_of_how_a_rival_fares():
     done = tuned_adamw(broken) | rows(
         row_of(broken.job(DEFAULT), 2.0), row_of(broken.job(Arm(method="dog", rank="32")), 2.0)
     )
-    assert rival_results(done, DEFAULT.key) == ()
+    assert rival_results(done, DEFAULT.key, seeds=3) == ()
