@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from geonb.claims.zero_knob_page import BLOCKS, condition, fill, fill_pages
 from geonb.errors import InputError
-from geonb.workbench.benchmark.arm import DEFAULT, OPEN, STRICT, THREE, adamw
+from geonb.workbench.benchmark.arm import DEFAULT, OPEN, STRICT, THREE, Arm, adamw
 from geonb.workbench.benchmark.design import BROKEN, DECIDING, Cell
 from geonb.workbench.benchmark.queue import read_rows
 from tests.workbench.benchmark.small import row_of
