@@ -21,6 +21,7 @@ VARIANTS = {
     "decay": ("linear", "constant", "cosine", "anytime"),
     "memory": ("horizon", "anytime", "noise"),
     "average": ("none", "schedule-free"),
+    "outputs": ("all", "tail"),
 }
 
 
@@ -30,7 +31,7 @@ class Arm(Record):
 
     `rate` is the learning rate of a tuned method, None where the method derives it. `budget` is the radius R of a bounded
     adapter in units of `unit_of_budget` ("sigma_k" or "sigma_max"). `unit` multiplies the step of `frank-wolfe`
-    (1 is what the product does), `momentum` its exponent in 1 - T^-momentum. `power` to `average` are those of
+    (1 is what the product does), `momentum` its exponent in 1 - T^-momentum. `power` to `outputs` are those of
     `geonb.workbench.benchmark.variants.Variant`, for `frank-wolfe` alone.
     """
 
@@ -51,6 +52,7 @@ class Arm(Record):
     decay: str = "linear"
     memory: str = "horizon"
     average: str = "none"
+    outputs: str = "all"
 
     def __post_init__(self) -> None:
         for name, given, allowed in (

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from geonb.errors import InputError
 from geonb.plan.plan import Plan
+from geonb.train.setup import Equipment, equip
 from geonb.workbench.benchmark.arm import VARIANTS, ZERO_KNOB, Arm
+from geonb.workbench.benchmark.variants import Variant, top_outputs
 
 
 @dataclass(slots=True)
@@ -72,8 +74,6 @@ def attach(arm: Arm, plan: Plan, *, device: str = "cpu") -> Attached:
 
 def _geonb(arm: Arm, plan: Plan, device: str) -> Attached:
     from geonb.train.controllers.base import TrainedMatrix, leaves
-    from geonb.train.setup import equip
-    from geonb.workbench.benchmark.variants import Variant
 
     if arm.method == "nb-lora":
         plan = dataclasses.replace(plan, controller={k: v for k, v in plan.controller.items() if k != "rate"})
@@ -82,8 +82,9 @@ def _geonb(arm: Arm, plan: Plan, device: str) -> Attached:
     parameters = list(leaves(matrices).values())
     controller: Any = equipment.controller
     if arm.method == "frank-wolfe" and (arm.unit != 1.0 or arm.momentum != 0.5 or arm.is_variant):
-        chosen = {name: getattr(arm, name) for name in ("unit", "momentum", "power", *VARIANTS)}
-        controller = Variant(matrices, horizon=horizon, **chosen)
+        chosen = {name: getattr(arm, name) for name in ("unit", "momentum", "power", *VARIANTS) if name != "outputs"}
+        held = _top_outputs(equipment) if arm.outputs == "tail" else {}
+        controller = Variant(matrices, horizon=horizon, held=held, **chosen)
 
     step: Callable[[float, int], None] = controller.step
     optimizer: Any = None
@@ -126,6 +127,17 @@ def _geonb(arm: Arm, plan: Plan, device: str) -> Attached:
         evaluating=getattr(controller, "evaluating", lambda on: None),
         ranks={target.name: target.rank for target in plan.chosen()},
     )
+
+
+def _top_outputs(equipment: Equipment) -> dict[str, Tensor]:
+    """Of every factor B the output directions that its matrix uses most, as many as lie above the tail."""
+    refs = {ref.name: ref for ref in equipment.checkpoint.refs}
+    return {
+        f"{target.name}/B": top_outputs(
+            equipment.checkpoint.read(refs[target.name]), min(target.shape) - target.tail_dims
+        ).to(equipment.device)
+        for target in equipment.plan.chosen()
+    }
 
 
 # -- rivals from their own libraries ----------------------------------------------------------------------------------

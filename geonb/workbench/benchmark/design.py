@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 
 from geonb.workbench.benchmark.arm import DEFAULT, OPEN, RANKS, STRICT, THREE, Arm, adamw
 from geonb.workbench.benchmark.conditions import parted
+from geonb.workbench.benchmark.dial import arms_of_the_dial
 from geonb.workbench.benchmark.domains import BASE, DOMAINS
 from geonb.workbench.benchmark.forms import forms_at
 from geonb.workbench.benchmark.job import Job, Row
@@ -214,6 +215,11 @@ def forms(cell: Cell, done: Done) -> list[Job]:
     return [cell.job(arm, seed) for seed in SEEDS for arm in (DEFAULT, *forms_at(cell.horizon).values())]
 
 
+def dial(cell: Cell, done: Done) -> list[Job]:
+    """The radii and the forms of the fifth round of papers/zero-knob/ablations.md, every seed."""
+    return [cell.job(arm, seed) for seed in SEEDS for arm in arms_of_the_dial()]
+
+
 def first_look(cell: Cell, done: Done) -> list[Job]:
     """The product's default beside the AdamW that was best without the condition: what a user would have used."""
     reference = best_adamw(cell.without_condition, done)
@@ -324,6 +330,8 @@ def _beyond(*cells: Cell) -> tuple[Cell, ...]:
 _DEAR, _AGAIN = _beyond(*_cells([MAIN])), _cells([SMALL_AGAIN])
 # a rival takes 4 to 6 runs in each cell: asked first where a run takes 10 to 15 s, of cells whose AdamW is bracketed
 QUICK = tuple(cell for cells in (_AWAY[0], _AWAY[3]) for cell in cells if cell.model == SMALL_AGAIN and cell.batch < 64)
+# where a larger radius is worth most (prose), and where less is needed
+DIALLED = _cells([SMALL_AGAIN], names=("arithmetic", "chat", "kjv"))
 STAGES = (
     Stage("geonb and AdamW at the tail's rank", _HOME, (zero_knob, _tuned("tail")), decides=True),
     Stage("AdamW at rank 32 and 8", _HOME, (_tuned("32"), _rank_8), decides=True),
@@ -341,6 +349,7 @@ STAGES = (
     ),
     Stage("every rival, where a run takes seconds", QUICK, (rivals, rival_seeds)),
     Stage("forms, where a run takes seconds", QUICK, (forms,)),
+    Stage("a better dial", DIALLED, (dial,)),
     Stage("break it: a first look", tuple(sorted(BROKEN, key=_cost)), (first_look,)),
     Stage("the small model again", _AGAIN, (zero_knob, _tuned("tail"), _tuned("32"), _tuned("8"), headline)),
     Stage("every rival", _AGAIN, (rivals,)),

@@ -54,6 +54,19 @@ def confirmed(own: Tensor, fresh: Tensor) -> Tensor:
     return torch.where(own > 0, fresh / own.clamp(min=1e-300), 0.0).clamp(0.0, 1.0)
 
 
+def top_outputs(weight: Tensor, rank: int) -> Tensor:
+    """The first `rank` left singular vectors of `weight` (out, in) as columns, (out, rank), float32.
+
+    A change dW with dW V_k = 0 and U_k^T dW = 0 leaves the first k singular values and vectors of W as they are, to the
+    last one: W + dW is block diagonal in the singular basis of W. The tail's basis gives the first condition, and a B
+    orthogonal to these columns the second.
+
+    >>> top_outputs(torch.diag(torch.tensor([3.0, 2.0, 1.0])), 1).abs().flatten().tolist()
+    [1.0, 0.0, 0.0]
+    """
+    return torch.linalg.svd(weight.double(), full_matrices=False).U[:, :rank].float().contiguous()
+
+
 def _tall(matrix: Tensor) -> Tensor:
     return matrix if matrix.shape[0] >= matrix.shape[1] else matrix.mT
 
@@ -64,7 +77,8 @@ class Variant(FrankWolfe):
     `power` is q of the vertex U (s/s_1)^q V^T, 0 the polar factor and 1 the gradient. `confirm="agreement"` weighs each
     direction of the moment by the share of it that the next gradient confirms. `decay` is the pace: "linear", "constant",
     "cosine", or "anytime" without a horizon. `memory` says where the momentum comes from: "horizon", "anytime" (the steps
-    so far) or "noise" (measured). `average="schedule-free"` evaluates an average of the iterates.
+    so far) or "noise" (measured). `average="schedule-free"` evaluates an average of the iterates. `held` names factors B and
+    the output directions that each stays orthogonal to, as orthonormal columns (out, k).
     """
 
     def __init__(
@@ -79,10 +93,12 @@ class Variant(FrankWolfe):
         decay: str = "linear",
         memory: str = "horizon",
         average: str = "none",
+        held: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__(matrices, horizon=horizon, unit=unit, momentum=momentum)
         self.exponent, self.power, self.confirm = momentum, power, confirm
         self.decay, self.memory, self.average = decay, memory, average
+        self.held = dict(held or {})
         self.weights: dict[str, Tensor] = {}  # of the last step, by factor: for looking at, not for going on from
         self._kept: dict[str, Tensor] = {}
         self._factors = dict(self._leaves())
@@ -136,6 +152,14 @@ class Variant(FrankWolfe):
     # -- the vertex ----------------------------------------------------------------------------------------------------
 
     def _vertex(self, name: str, moment: Tensor) -> Tensor:
+        columns = self.held.get(name)
+        if columns is None:
+            return self._free_vertex(name, moment)
+        # a polar factor has the range of its matrix; where that is nearly singular rounding leaves it, so it is cut again
+        vertex = self._free_vertex(name, moment - columns @ (columns.mT @ moment))
+        return vertex - columns @ (columns.mT @ vertex)
+
+    def _free_vertex(self, name: str, moment: Tensor) -> Tensor:
         if self.power == 0 and self.confirm == "none":
             return super()._vertex(name, moment)
         if not 0 < float(moment.abs().amax()) < math.inf:

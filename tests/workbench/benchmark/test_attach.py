@@ -33,6 +33,7 @@ FW = [
     Arm(method="frank-wolfe", momentum=0.333),
     Arm(method="frank-wolfe", rank="8"),
     Arm(method="frank-wolfe", confirm="agreement"),
+    Arm(method="frank-wolfe", outputs="tail"),
     Arm(method="frank-wolfe", power=0.25, decay="anytime", memory="anytime", average="schedule-free"),
 ]
 BOUNDED = [*FW, Arm(method="mass"), Arm(method="mass-layer"), Arm(method="nb-lora", rate=3e-3, rank="8")]
@@ -292,6 +293,26 @@ def test_every_field_of_a_variant_reaches_its_controller(plan):
     fields["exponent"] = fields.pop("momentum")
     assert {name: getattr(controller, name) for name in fields} == fields
     assert controller.horizon == plan.horizon["steps"]
+
+
+@pytest.mark.parametrize("form", [{}, {"budget": 3.0, "unit_of_budget": "sigma_k"}], ids=["sigma_max", "3 sigma_k"])
+def test_from_tail_to_tail_the_first_singular_triplets_of_every_matrix_stay(form, plan):
+    held = Held(Arm(method="frank-wolfe", outputs="tail", **form), plan)
+    for _ in range(3):
+        held.step()
+    moved = 0.0
+    for target in plan.chosen():
+        k = min(target.shape) - target.tail_dims
+        weight = held.weights[f"{target.module}.weight"].numpy().astype(float)
+        module = held.attached.model.get_submodule(target.module)
+        with torch.no_grad():
+            fan_in = target.shape[1]
+            changed = (module(torch.eye(fan_in)) - module(torch.zeros(fan_in, fan_in))).numpy().astype(float).T
+        left, values, right = np.linalg.svd(weight)
+        for side in (changed @ right[:k].T - left[:, :k] * values[:k], changed.T @ left[:, :k] - right[:k].T * values[:k]):
+            assert np.abs(side).max() < 1e-5 * values[0]
+        moved = max(moved, np.abs(changed - weight).max() / values[0])
+    assert moved > 1e-3
 
 
 def test_an_arm_that_exchanges_nothing_is_the_product(plan):

@@ -1,0 +1,119 @@
+"""Whether a form of geonb's step is another place on the dial of the radius, or a better dial: the fifth round of the ablations.
+
+A larger radius fits better and forgets more, so a form that forgets less is worth something only where the product at a
+smaller radius would not fit as well. The rule stands in papers/zero-knob/ablations.md and was written before these runs.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from geonb.records import Record
+from geonb.workbench.benchmark.arm import DEFAULT, OPEN, STRICT, Arm
+from geonb.workbench.benchmark.cells import half_width, rise
+from geonb.workbench.benchmark.job import Job, Row
+
+# the product at four radii
+DIAL = (STRICT, replace(DEFAULT, budget=2.0), DEFAULT, OPEN)
+FORMS = {
+    "two sides, R = 3 sigma_k": replace(DEFAULT, sides="two"),
+    "two sides, R = sigma_max": replace(OPEN, sides="two"),
+    "tail to tail, R = 3 sigma_k": replace(DEFAULT, outputs="tail"),
+    "tail to tail, R = sigma_max": replace(OPEN, outputs="tail"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DialResult(Record):
+    """One form beside the product at the radius where that forgets as much, over pairs of one cell and one seed.
+
+    `loss` is the mean of ln(loss of the form / loss of the product at equal rise on base text), `half_width` half of
+    Student's 95 % interval; None where fewer than two pairs are there. `beyond` counts pairs whose rise no radius has:
+    they have no loss to compare. `verdict` is that of the rule.
+    """
+
+    form: str
+    pairs: int
+    beyond: int
+    asked: int
+    loss: float | None
+    half_width: float | None
+    verdict: str  # "a better dial", "a worse dial", "the same dial"; "diverged", "waiting"
+
+    def summary(self) -> str:
+        return f"DialResult({self.form}: {self.verdict} over {self.pairs} pairs)"
+
+
+def at_equal_rise(form: Row, dial: Iterable[Row]) -> float | None:
+    """ln of the loss of `form` over that of `dial` at the same rise on base text.
+
+    Between two points of the dial the logarithm of the loss is linear in that of the rise; None where no two points have
+    the rise of `form` between them.
+    """
+    points = sorted((math.log(rise(row)), math.log(row.validation or 0.0)) for row in dial if rise(row) > 0)
+    if form.validation is None or rise(form) <= 0 or len(points) < 2:
+        return None
+    own = math.log(rise(form))
+    if not points[0][0] <= own <= points[-1][0]:
+        return None
+    rises, losses = zip(*points, strict=True)
+    return math.log(form.validation) - float(np.interp(own, rises, losses))
+
+
+def dial_results(rows: Mapping[str, Row], cells: Iterable[Job], seeds: Iterable[int]) -> tuple[DialResult, ...]:
+    """Every form over `cells` (any job of each) and `seeds`, and a verdict by the rule once all runs are there."""
+    seeds, cells = list(seeds), list(cells)
+    asked = len(seeds) * len(cells)
+    found = []
+    for form, arm in FORMS.items():
+        losses: list[float] = []
+        beyond = diverged = 0
+        for job in cells:
+            for seed in seeds:
+                dial = [rows.get(replace(job, arm=one, seed=seed).key) for one in DIAL]
+                ours = rows.get(replace(job, arm=arm, seed=seed).key)
+                if ours is None or None in dial:
+                    continue
+                if ours.validation is None:
+                    diverged += 1
+                    continue
+                known = [row for row in dial if row is not None and row.validation is not None]
+                loss = at_equal_rise(ours, known)
+                if loss is None:
+                    beyond += 1
+                else:
+                    losses.append(loss)
+        wide = half_width(losses)
+        mean = statistics.mean(losses) if len(losses) > 1 else None
+        found.append(
+            DialResult(
+                form=form,
+                pairs=len(losses),
+                beyond=beyond,
+                asked=asked,
+                loss=mean,
+                half_width=wide,
+                verdict=_verdict(len(losses) + beyond + diverged < asked, diverged, mean, wide),
+            )
+        )
+    return tuple(found)
+
+
+def _verdict(lacks: bool, diverged: int, mean: float | None, wide: float | None) -> str:
+    if diverged:
+        return "diverged"
+    if lacks or mean is None or wide is None:
+        return "waiting"
+    if mean + wide < 0:
+        return "a better dial"
+    return "a worse dial" if mean - wide > 0 else "the same dial"
+
+
+def arms_of_the_dial() -> tuple[Arm, ...]:
+    """All arms of the round, those of the dial first."""
+    return (*DIAL, *FORMS.values())
