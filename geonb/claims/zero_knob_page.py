@@ -7,6 +7,7 @@ A block stands between `<!-- zero-knob: NAME -->` and `<!-- zero-knob: end -->`;
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from geonb.claims.zero_knob import bracketed_rows, deciding_rows, default_arm, p
 from geonb.errors import InputError
 from geonb.records import atomic_write
 from geonb.workbench.benchmark.arm import DEFAULT
-from geonb.workbench.benchmark.cells import CellResult, rows_by_cell
+from geonb.workbench.benchmark.cells import CellResult, rise, rows_by_cell
 from geonb.workbench.benchmark.conditions import DATA, WEIGHTS, parted
-from geonb.workbench.benchmark.design import BROKEN, QUICK, SEEDS, best_adamw
+from geonb.workbench.benchmark.design import BROKEN, DIALLED, QUICK, SEEDS, best_adamw
+from geonb.workbench.benchmark.dial import DIAL, RADII, dial_results
+from geonb.workbench.benchmark.dial import FORMS as DIAL_FORMS
 from geonb.workbench.benchmark.domains import BASE
 from geonb.workbench.benchmark.forms import form_results
 from geonb.workbench.benchmark.job import Job, Row
@@ -209,6 +212,30 @@ def forms_table(rows: Rows) -> str:
     return _table(("form", "pairs", "d", "q", "verdict"), table)
 
 
+def dial_table(rows: Rows) -> str:
+    """Forms of the step beside the product at the radius where that forgets as much."""
+    table = []
+    for one in dial_results(rows, [cell.job(DEFAULT) for cell in DIALLED], SEEDS):
+        loss = "" if one.loss is None else f"{one.loss:+.3f} ± {one.half_width:.3f}"
+        table.append([one.form, f"{one.pairs} of {one.asked}", str(one.beyond), loss, one.verdict])
+    return _table(("form", "pairs", "outside the dial", "e", "verdict"), table)
+
+
+def dialled_table(rows: Rows) -> str:
+    """Loss and rise on base text of every arm of the dial and every form, means over the seeds."""
+    named = {f"one side, R = {radius}": arm for radius, arm in zip(RADII, DIAL, strict=True)} | DIAL_FORMS
+    table = []
+    for name, arm in named.items():
+        said = []
+        for cell in DIALLED:
+            group = [rows.get(cell.job(arm, seed).key) for seed in SEEDS]
+            known = [row for row in group if row is not None and row.validation is not None]
+            loss = statistics.mean(row.validation or 0.0 for row in known) if known else None
+            said.append("" if loss is None else f"{loss:.3f} (+{statistics.mean(map(rise, known)):.2f})")
+        table.append([name, *said])
+    return _table(("arm", *(cell.domain for cell in DIALLED)), table)
+
+
 def broken_table(rows: Rows) -> str:
     """Under each condition, geonb's default beside the AdamW that was best without it: loss, and loss on base text."""
     table = []
@@ -253,6 +280,8 @@ BLOCKS: dict[str, Callable[[Rows], str]] = {
     "rivals headline": rivals_headline,
     "rivals": rivals_table,
     "forms": forms_table,
+    "dial": dial_table,
+    "dial points": dialled_table,
     "broken": broken_table,
 }
 

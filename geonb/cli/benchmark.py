@@ -11,6 +11,7 @@ import typer
 
 from geonb.cli import options
 from geonb.cli.output import answer, note, prints
+from geonb.cli.progress import PretrainingBar
 from geonb.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def models(
         if name not in RECIPES:
             raise InputError(f"the model {name!r} was given; the benchmark trains {', '.join(RECIPES)}.")
     for name in names or list(RECIPES):
-        note(f"{name}: {train_model(name, folder)}")
+        note(f"{name}: {train_model(name, folder, progress=PretrainingBar(name))}")
 
 
 @app.command("zero-knob")

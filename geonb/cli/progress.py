@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+from geonb.cli.output import note
 from geonb.train.events import EvalEvent, Event, StepEvent, StopEvent
 
 
@@ -32,6 +33,33 @@ class TrainingBar:
             self._bar.update(0)
         elif isinstance(event, StopEvent):
             self._bar.refresh()
+            self._bar.close()
+
+
+class PretrainingBar:
+    """A model that learns for minutes: a bar with its loss on a terminal, elsewhere a line for every tenth of the way."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._bar = name, None
+        self._begun: tuple[float, int] | None = None  # when, and at which step
+
+    def __call__(self, step: int, steps: int, loss: float) -> None:
+        if not sys.stderr.isatty():
+            if self._begun is None:
+                self._begun = (time.monotonic(), step)
+                return
+            began, first = self._begun
+            if step * 10 // steps > (step - 1) * 10 // steps and step < steps:
+                left = (time.monotonic() - began) / (step - first) * (steps - step)
+                note(f"{self._name}: step {step} of {steps}, loss {loss:.3f}, about {left / 60:.0f} min left")
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=steps, initial=step - 1, desc=self._name, unit="step", file=sys.stderr, leave=False)
+        self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+        self._bar.update(1)
+        if step >= steps:
             self._bar.close()
 
 

@@ -91,6 +91,16 @@ def test_its_log_names_the_step_the_loss_and_the_rate(folder):
     assert lines[-1]["loss"] < lines[0]["loss"]
 
 
+def test_every_step_is_told_with_its_loss_and_those_of_before_are_not_told_again(folder):
+    told = []
+    trained(folder, 4, progress=lambda *said: told.append(said))
+    logged = [json.loads(line) for line in (folder / "pretrain.jsonl").read_text().splitlines()]
+    assert [said[:2] for said in told] == [(step, 4) for step in (1, 2, 3, 4)]
+    assert [said[2] for said in told[1::2]] == [line["loss"] for line in logged]
+    trained(folder, 4, progress=lambda *said: told.append(said))
+    assert len(told) == 4
+
+
 def test_the_rate_rises_holds_and_falls_to_zero():
     assert rate_at(0, 1000) == pytest.approx(PEAK_RATE / 100)
     assert rate_at(99, 1000) == rate_at(500, 1000) == rate_at(749, 1000) == PEAK_RATE

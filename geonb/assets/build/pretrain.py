@@ -70,13 +70,14 @@ def pretrain(
     name: str = "pretrain",
     log_every: int = 50,
     save_every: float = 120.0,
+    progress: Callable[[int, int, float], None] | None = None,
 ) -> Path:
     """Train what `make` makes for `steps` steps, going on from the checkpoint `name` in `folder` if it is there.
 
     The rate is warmed up over 100 steps, held, and falls to zero over the last quarter. Batches and rate are functions of
     the step, and one thread adds in one order: an interrupted run ends with the bits of one that was not, and so does a
     run on another day. The checkpoint is written every `save_every` seconds, and carries the process time used so far.
-    Raises `InputError` for a checkpoint of a run of another length.
+    `progress(step, steps, loss)` is called after every step. Raises `InputError` for a checkpoint of a run of another length.
     """
     stream = token_stream(folder, tokenizer_folder)
     model = make()
@@ -116,11 +117,13 @@ def pretrain(
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            done, elapsed = step + 1, used + time.process_time() - begun
-            if not math.isfinite(loss.item()):
-                raise RuntimeError(f"the loss of pretraining step {done} is {loss.item()}")
+            done, elapsed, value = step + 1, used + time.process_time() - begun, loss.item()
+            if not math.isfinite(value):
+                raise RuntimeError(f"the loss of pretraining step {done} is {value}")
+            if progress is not None:
+                progress(done, steps, value)
             if done % log_every == 0:
-                said = {"step": done, "of": steps, "seconds": round(elapsed, 1), "loss": loss.item(), "rate": rate}
+                said = {"step": done, "of": steps, "seconds": round(elapsed, 1), "loss": value, "rate": rate}
                 with (folder / f"{name}.jsonl").open("a") as log:
                     log.write(json.dumps(said) + "\n")
             if done == steps or time.monotonic() - last_saved >= save_every:

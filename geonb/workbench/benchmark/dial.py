@@ -18,8 +18,9 @@ from geonb.workbench.benchmark.arm import DEFAULT, OPEN, STRICT, Arm
 from geonb.workbench.benchmark.cells import half_width, rise
 from geonb.workbench.benchmark.job import Job, Row
 
-# the product at four radii
+# the product at four radii, and what they are called
 DIAL = (STRICT, replace(DEFAULT, budget=2.0), DEFAULT, OPEN)
+RADII = ("sigma_k", "2 sigma_k", "3 sigma_k", "sigma_max")
 FORMS = {
     "two sides, R = 3 sigma_k": replace(DEFAULT, sides="two"),
     "two sides, R = sigma_max": replace(OPEN, sides="two"),

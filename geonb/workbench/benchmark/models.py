@@ -143,8 +143,11 @@ def model_source(name: str, *, make: bool = True) -> str:
     return str(folder)
 
 
-def train_model(name: str, folder: Path) -> Path:
-    """Train the recipe `name` with corpus and checkpoints in `folder` (resumable), and write it as a Hugging Face folder."""
+def train_model(name: str, folder: Path, *, progress: Callable[[int, int, float], None] | None = None) -> Path:
+    """Train the recipe `name` with corpus and checkpoints in `folder` (resumable), and write it as a Hugging Face folder.
+
+    `progress(step, steps, loss)` is called after every step of a model that is not there yet.
+    """
     import json
     import shutil
 
@@ -164,7 +167,9 @@ def train_model(name: str, folder: Path) -> Path:
     if not (folder / "train.txt").is_file():
         build_corpus(folder)
     recipe, tokenizer = RECIPES[name], embedded_model_folder()
-    saved = pretrain(folder, tokenizer, steps=recipe.steps, make=recipe.make, name=f"pretrain-{name}")
+    saved = pretrain(
+        folder, tokenizer, steps=recipe.steps, make=recipe.make, name=f"pretrain-{name}", progress=progress
+    )
     model = recipe.make()
     model.load_state_dict(torch.load(saved, weights_only=True)["model"])
     part = target.with_name(name + ".part")

@@ -309,7 +309,10 @@ def test_from_tail_to_tail_the_first_singular_triplets_of_every_matrix_stay(form
             fan_in = target.shape[1]
             changed = (module(torch.eye(fan_in)) - module(torch.zeros(fan_in, fan_in))).numpy().astype(float).T
         left, values, right = np.linalg.svd(weight)
-        for side in (changed @ right[:k].T - left[:, :k] * values[:k], changed.T @ left[:, :k] - right[:k].T * values[:k]):
+        for side in (
+            changed @ right[:k].T - left[:, :k] * values[:k],
+            changed.T @ left[:, :k] - right[:k].T * values[:k],
+        ):
             assert np.abs(side).max() < 1e-5 * values[0]
         moved = max(moved, np.abs(changed - weight).max() / values[0])
     assert moved > 1e-3
