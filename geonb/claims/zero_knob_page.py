@@ -6,6 +6,7 @@ A block stands between `<!-- zero-knob: NAME -->` and `<!-- zero-knob: end -->`;
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,11 +15,11 @@ from pathlib import Path
 from geonb.claims.zero_knob import bracketed_rows, deciding_rows, default_arm, plain_rows, runs_lacking
 from geonb.errors import InputError
 from geonb.records import atomic_write
-from geonb.workbench.benchmark.arm import DEFAULT
+from geonb.workbench.benchmark.arm import BUDGETS, DEFAULT, STRICT
 from geonb.workbench.benchmark.cells import CellResult, rise, rows_by_cell
 from geonb.workbench.benchmark.conditions import DATA, WEIGHTS, parted
 from geonb.workbench.benchmark.design import BROKEN, DIALLED, QUICK, SEEDS, best_adamw
-from geonb.workbench.benchmark.dial import DIAL, RADII, dial_results
+from geonb.workbench.benchmark.dial import DIAL, RADII, beside_scaled, dial_results
 from geonb.workbench.benchmark.dial import FORMS as DIAL_FORMS
 from geonb.workbench.benchmark.domains import BASE
 from geonb.workbench.benchmark.forms import form_results
@@ -156,6 +157,32 @@ def radius_table(rows: Rows) -> str:
     return _table(head, table)
 
 
+def budgets_headline(rows: Rows) -> str:
+    """What each budget of a plan is worth, and why not to scale an adapter afterwards, in one paragraph."""
+    said = []
+    found = {one.arm: one for one in judged(rows).radii}
+    for name in ("strict", "balanced", "open"):
+        one = found.get(BUDGETS[name].key)
+        if one is not None and one.geometric_mean is not None:
+            noted = ", the default," if BUDGETS[name] == DEFAULT else ""
+            said.append(
+                f"`--budget {name}`{noted} has {one.geometric_mean:.3f} of that rival's loss in the mean and at most half of "
+                f"its damage in {one.half_damage} of {one.cells} cells."
+            )
+    by_run = {(row.cell, row.job.arm.key): row for row in deciding_rows(plain_rows(rows)).values() if row.job.seed == 0}
+    ratios = []
+    for (cell, key), row in by_run.items():
+        larger = by_run.get((cell, DEFAULT.key))
+        if key == STRICT.key and larger is not None and (loss := beside_scaled(row, larger)) is not None:
+            ratios.append(math.exp(loss))
+    if ratios:
+        said.append(
+            f"A balanced adapter that is scaled after training until it forgets as little as a strict one has "
+            f"{statistics.median(ratios):.2f} of that one's loss in the median ({min(ratios):.2f} to {max(ratios):.2f})."
+        )
+    return "\n".join(said) or "There is no cell to compare yet."
+
+
 def settings_table(rows: Rows) -> str:
     """Every setting that was run in all main cells, used for everything: the five whose worst is the least."""
     table = [
@@ -276,6 +303,7 @@ BLOCKS: dict[str, Callable[[Rows], str]] = {
     "cells": cells_table,
     "others": others_table,
     "radius": radius_table,
+    "budgets": budgets_headline,
     "settings": settings_table,
     "rivals headline": rivals_headline,
     "rivals": rivals_table,

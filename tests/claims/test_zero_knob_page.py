@@ -82,6 +82,24 @@ def test_the_headline_counts_cells_and_seeds_and_what_lacks():
     assert body("headline", {}) == ["There is no cell to compare yet."]
 
 
+def test_each_budget_is_said_with_its_mean_and_what_scaling_afterwards_would_have_cost():
+    rows = cell_rows(HOME) | cell_rows(AWAY)
+    said = body("budgets", rows)
+    # (2 + 0.5) / 4 in both cells; a rise of 0.2 beside 0.8
+    assert said[0] == (
+        "`--budget strict` has 0.625 of that rival's loss in the mean and at most half of its damage in 2 of 2 cells."
+    )
+    assert said[1].startswith("`--budget balanced`, the default, has 0.500 ") and said[2].startswith("`--budget open` ")
+    assert len(said) == 3  # no adapter was scaled
+    job = HOME.job(THREE)
+    rows[job.key] = row_of(job, 2.0, retention=3.4, frontier=[(0.5, 5.0, 3.2)])
+    assert body("budgets", rows)[3] == (
+        "A balanced adapter that is scaled after training until it forgets as little as a strict one has 2.00 of that one's "
+        "loss in the median (2.00 to 2.00)."
+    )
+    assert body("budgets", {}) == ["There is no cell to compare yet."]
+
+
 def test_without_a_setting_that_was_run_everywhere_the_headline_leaves_the_regret_out():
     # of the two main cells each has an AdamW of its own
     made = [row_of(HOME.job(arm), 2.0) for arm in (THREE, adamw(1e-3), adamw(3e-3), adamw(1e-2))]

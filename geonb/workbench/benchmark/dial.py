@@ -15,7 +15,7 @@ import numpy as np
 
 from geonb.records import Record
 from geonb.workbench.benchmark.arm import DEFAULT, OPEN, STRICT, Arm
-from geonb.workbench.benchmark.cells import half_width, rise
+from geonb.workbench.benchmark.cells import half_width, rise, scaled_points
 from geonb.workbench.benchmark.job import Job, Row
 
 # the product at four radii, and what they are called
@@ -50,20 +50,27 @@ class DialResult(Record):
         return f"DialResult({self.form}: {self.verdict} over {self.pairs} pairs)"
 
 
-def at_equal_rise(form: Row, dial: Iterable[Row]) -> float | None:
-    """ln of the loss of `form` over that of `dial` at the same rise on base text.
+def at_equal_rise(form: Row, points: Iterable[tuple[float, float]]) -> float | None:
+    """ln of the loss of `form` over that of `points`, pairs of (rise on base text, loss), at the same rise.
 
-    Between two points of the dial the logarithm of the loss is linear in that of the rise; None where no two points have
-    the rise of `form` between them.
+    Between two points the logarithm of the loss is linear in that of the rise; None where no two points have the rise of
+    `form` between them.
     """
-    points = sorted((math.log(rise(row)), math.log(row.validation or 0.0)) for row in dial if rise(row) > 0)
-    if form.validation is None or rise(form) <= 0 or len(points) < 2:
+    known = sorted((math.log(risen), math.log(loss)) for risen, loss in points if risen > 0)
+    if form.validation is None or rise(form) <= 0 or len(known) < 2:
         return None
     own = math.log(rise(form))
-    if not points[0][0] <= own <= points[-1][0]:
+    if not known[0][0] <= own <= known[-1][0]:
         return None
-    rises, losses = zip(*points, strict=True)
+    rises, losses = zip(*known, strict=True)
     return math.log(form.validation) - float(np.interp(own, rises, losses))
+
+
+def beside_scaled(row: Row, larger: Row) -> float | None:
+    """ln of the loss of `larger`, scaled after training until it forgets as much as `row`, over that of `row`."""
+    untouched = larger.base["retention"]
+    found = at_equal_rise(row, ((kept - untouched, loss) for kept, loss in scaled_points(larger)))
+    return None if found is None else -found
 
 
 def dial_results(rows: Mapping[str, Row], cells: Iterable[Job], seeds: Iterable[int]) -> tuple[DialResult, ...]:
@@ -83,8 +90,7 @@ def dial_results(rows: Mapping[str, Row], cells: Iterable[Job], seeds: Iterable[
                 if ours.validation is None:
                     diverged += 1
                     continue
-                known = [row for row in dial if row is not None and row.validation is not None]
-                loss = at_equal_rise(ours, known)
+                loss = at_equal_rise(ours, ((rise(row), row.validation) for row in dial if row and row.validation))
                 if loss is None:
                     beyond += 1
                 else:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from geonb.workbench.benchmark.arm import DEFAULT, OPEN, STRICT
 from geonb.workbench.benchmark.design import DIALLED, SEEDS, Cell, dial
-from geonb.workbench.benchmark.dial import DIAL, FORMS, DialResult, at_equal_rise, dial_results
+from geonb.workbench.benchmark.dial import DIAL, FORMS, DialResult, at_equal_rise, beside_scaled, dial_results
 from tests.workbench.benchmark.small import row_of
 
 CELLS = [Cell("m", name) for name in ("arithmetic", "chat", "kjv")]
@@ -22,9 +22,13 @@ def row(cell, arm, loss, rise, seed=0):
     return row_of(cell.job(arm, seed), loss, retention=BASE + rise)
 
 
+RISES = (0.2, 0.5, 1.0, 1.6)
+POINTS = [(rise, rise**-0.1) for rise in RISES]
+
+
 def points(cell, seed=0):
     """The dial: the loss falls like rise^-0.1."""
-    return [row(cell, arm, rise**-0.1, rise, seed) for arm, rise in zip(DIAL, (0.2, 0.5, 1.0, 1.6), strict=True)]
+    return [row(cell, arm, loss, rise, seed) for arm, (rise, loss) in zip(DIAL, POINTS, strict=True)]
 
 
 def judged(shift, rise=0.7, cells=CELLS, without=()):
@@ -42,14 +46,25 @@ def judged(shift, rise=0.7, cells=CELLS, without=()):
 def test_at_equal_rise_a_loss_is_compared_with_the_line_between_the_dials_points(rise, shift):
     form = row(CELLS[0], FORMS[FORM], rise**-0.1 * math.exp(shift), rise)
     # a power law is a line in logarithms, wherever its points are
-    assert at_equal_rise(form, points(CELLS[0])) == pytest.approx(shift, abs=1e-9)
+    assert at_equal_rise(form, POINTS) == pytest.approx(shift, abs=1e-9)
+
+
+def test_an_adapter_scaled_after_training_is_compared_where_it_forgets_as_much():
+    cell = CELLS[0]
+    larger = row_of(cell.job(OPEN), 1.2, retention=BASE + 1.0, frontier=[(0.5, 1.6, BASE + 0.25)])
+    # halfway between the two in logarithms
+    found = beside_scaled(row(cell, STRICT, 1.3, 0.5), larger)
+    assert found == pytest.approx(math.log(math.sqrt(1.2 * 1.6) / 1.3), abs=1e-12) and found > 0
+    # below its first point but the untouched model, and above its last
+    assert beside_scaled(row(cell, STRICT, 1.3, 0.1), larger) is None
+    assert beside_scaled(row(cell, STRICT, 1.3, 1.1), larger) is None
 
 
 def test_a_rise_that_no_radius_has_is_not_compared():
     cell = CELLS[0]
     for rise in (0.1, 1.7, -0.2):
-        assert at_equal_rise(row(cell, FORMS[FORM], 0.5, rise), points(cell)) is None
-    assert at_equal_rise(row(cell, FORMS[FORM], 0.5, 0.5), points(cell)[:1]) is None
+        assert at_equal_rise(row(cell, FORMS[FORM], 0.5, rise), POINTS) is None
+    assert at_equal_rise(row(cell, FORMS[FORM], 0.5, 0.5), POINTS[:1]) is None
     found = judged(-0.1, rise=1.7)
     assert (found.pairs, found.beyond, found.verdict) == (0, 9, "waiting")
 
