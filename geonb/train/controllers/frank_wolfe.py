@@ -75,6 +75,10 @@ class FrankWolfe:
         """How much of sigma_k the step with the number `step`, from 0, may move: (1 - t/T) / sqrt(T)."""
         return self.unit * max(0.0, 1.0 - step / self.horizon) / self.horizon**0.5
 
+    def _polyak_share(self, loss: float, gap: float) -> float:
+        """The largest fraction of the ball by Polyak: the linear model reaches f* after this share of its gap."""
+        return max(0.0, loss - self.loss_floor) / gap if gap > 0 else float("inf")
+
     @torch.no_grad()
     def step(self, loss: float, step: int) -> StepReport:
         """Move every factor once; `step` counts from 0 and `loss` is the batch's mean in nats."""
@@ -96,8 +100,7 @@ class FrankWolfe:
 
         fraction = self._fraction(step)
         ceiling, polyak, weyl, taken = [], [], [], []
-        # the largest possible fraction of the ball by Polyak: the linear model reaches f* after this share of its gap
-        share = max(0.0, loss - self.loss_floor) / gap if gap > 0 else float("inf")
+        share = self._polyak_share(loss, gap)
         for matrix in self.matrices:
             radius = matrix.budget * SAFE
             ceiling.append(radius)

@@ -31,7 +31,7 @@ class Arm(Record):
 
     `rate` is the learning rate of a tuned method, None where the method derives it. `budget` is the radius R of a bounded
     adapter in units of `unit_of_budget` ("sigma_k" or "sigma_max"). `unit` multiplies the step of `frank-wolfe`
-    (1 is what the product does), `momentum` its exponent in 1 - T^-momentum. `power` to `outputs` are those of
+    (1 is what the product does), `momentum` its exponent in 1 - T^-momentum. `power` to `polyak` are those of
     `geonb.workbench.benchmark.variants.Variant`, for `frank-wolfe` alone.
     """
 
@@ -53,6 +53,7 @@ class Arm(Record):
     memory: str = "horizon"
     average: str = "none"
     outputs: str = "all"
+    polyak: float = 1.0
 
     def __post_init__(self) -> None:
         for name, given, allowed in (
@@ -74,14 +75,14 @@ class Arm(Record):
             raise InputError(f"the method {self.method} derives its steps: leave the rate {self.rate:g} out.")
         if self.form != "lora" and (self.method not in LORA or (self.form == "lora+" and self.method != "adamw")):
             raise InputError(f"the form {self.form} is not made for the method {self.method}: give lora.")
-        for name, value in (("rate", self.rate), ("budget", self.budget), ("unit", self.unit)):
+        for name, value in (("rate", self.rate), ("budget", self.budget), ("unit", self.unit), ("polyak", self.polyak)):
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"an arm was given the {name} {value:g}; allowed is any finite number above 0.")
         for name, value in (("momentum", self.momentum), ("power", self.power)):
             if not 0 <= value < math.inf:
                 raise InputError(f"an arm was given the {name} {value:g}; allowed is any finite number from 0 on.")
         if self.is_variant and self.method != "frank-wolfe":
-            named = ", ".join(("power", *VARIANTS))
+            named = ", ".join(("power", *VARIANTS, "polyak"))
             raise InputError(f"the method {self.method} has no variants: leave {named} at their defaults.")
 
     @property
@@ -92,7 +93,11 @@ class Arm(Record):
     @property
     def is_variant(self) -> bool:
         """Whether it exchanges something in `frank-wolfe` that the product has no name for."""
-        return self.power != 0 or any(getattr(self, name) != allowed[0] for name, allowed in VARIANTS.items())
+        return (
+            self.power != 0
+            or self.polyak != 1
+            or any(getattr(self, name) != allowed[0] for name, allowed in VARIANTS.items())
+        )
 
     @property
     def key(self) -> str:

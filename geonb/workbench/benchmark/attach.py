@@ -82,7 +82,9 @@ def _geonb(arm: Arm, plan: Plan, device: str) -> Attached:
     parameters = list(leaves(matrices).values())
     controller: Any = equipment.controller
     if arm.method == "frank-wolfe" and (arm.unit != 1.0 or arm.momentum != 0.5 or arm.is_variant):
-        chosen = {name: getattr(arm, name) for name in ("unit", "momentum", "power", *VARIANTS) if name != "outputs"}
+        chosen = {
+            name: getattr(arm, name) for name in ("unit", "momentum", "power", "polyak", *VARIANTS) if name != "outputs"
+        }
         held = _top_outputs(equipment) if arm.outputs == "tail" else {}
         controller = Variant(matrices, horizon=horizon, held=held, **chosen)
 

@@ -216,7 +216,7 @@ def forms(cell: Cell, done: Done) -> list[Job]:
 
 
 def dial(cell: Cell, done: Done) -> list[Job]:
-    """The radii and the forms of the fifth round of papers/zero-knob/ablations.md, every seed."""
+    """The radii and the forms of the fifth and sixth rounds of papers/zero-knob/ablations.md, every seed."""
     return [cell.job(arm, seed) for seed in SEEDS for arm in arms_of_the_dial()]
 
 

@@ -1,7 +1,7 @@
-"""Whether a form of geonb's step is another place on the dial of the radius, or a better dial: the fifth round of the ablations.
+"""Whether a form of geonb's step is another place on the dial of the radius, or a better dial: the fifth and sixth rounds.
 
 A larger radius fits better and forgets more, so a form that forgets less is worth something only where the product at a
-smaller radius would not fit as well. The rule stands in papers/zero-knob/ablations.md and was written before these runs.
+smaller radius would not fit as well. The rules stand in papers/zero-knob/ablations.md and were written before these runs.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ FORMS = {
     "two sides, R = sigma_max": replace(OPEN, sides="two"),
     "tail to tail, R = 3 sigma_k": replace(DEFAULT, outputs="tail"),
     "tail to tail, R = sigma_max": replace(OPEN, outputs="tail"),
+    # the sixth round
+    "a third of Polyak, R = 3 sigma_k": replace(DEFAULT, polyak=0.333),
+    "a third of Polyak, R = sigma_max": replace(OPEN, polyak=0.333),
+    "a tenth of Polyak, R = 3 sigma_k": replace(DEFAULT, polyak=0.1),
+    "a tenth of Polyak, R = sigma_max": replace(OPEN, polyak=0.1),
 }
 
 

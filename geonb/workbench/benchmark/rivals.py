@@ -60,7 +60,7 @@ TUNED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RivalResult(Record):
-    """geonb's arm beside one rival, over every cell that has both; the rival's rate is the best of each cell at seed 0.
+    """geonb's arm beside one rival, over the cells that were asked it; the rival's rate is the best of each cell at seed 0.
 
     Ratios are geonb's over the rival's, so below one geonb is ahead. `edges` counts the cells in which the best rate that
     was tried has no worse neighbour on both sides; it is 0 for a rival without a rate to search.
@@ -101,13 +101,14 @@ def ratio_text(value: float | None) -> str:
 def rival_results(rows: Mapping[str, Row], arm: str, *, seeds: int) -> tuple[RivalResult, ...]:
     """How the arm with the key `arm` fares beside AdamW-LoRA and every rival that was run, where no condition was made.
 
+    Means of rivals are compared with one another, so they are over the same cells: those that were asked the most rivals.
     The rivals are in the order of the mean ratio, the strongest first; those without a row are left out. A win, a tie or
     a loss is counted in cells with `seeds` paired seeds alone.
     """
     by_cell = rows_by_cell({key: row for key, row in rows.items() if row.job.is_plain})
-    asked = {
-        cell: group for cell, group in by_cell.items() if any(one.holds(row.job.arm) for row in group for one in _ALL)
-    }
+    known = {cell: sum(any(one.holds(row.job.arm) for row in group) for one in _ALL) for cell, group in by_cell.items()}
+    most = max(known.values(), default=0)
+    asked = {cell: group for cell, group in by_cell.items() if most and known[cell] == most}
     kinds = [(PLAIN, is_tuned_lora, True)]
     kinds += [(one.title, one.holds, bool(one.start)) for one in _ALL]
     found = []

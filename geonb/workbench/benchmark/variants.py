@@ -77,8 +77,9 @@ class Variant(FrankWolfe):
     `power` is q of the vertex U (s/s_1)^q V^T, 0 the polar factor and 1 the gradient. `confirm="agreement"` weighs each
     direction of the moment by the share of it that the next gradient confirms. `decay` is the pace: "linear", "constant",
     "cosine", or "anytime" without a horizon. `memory` says where the momentum comes from: "horizon", "anytime" (the steps
-    so far) or "noise" (measured). `average="schedule-free"` evaluates an average of the iterates. `held` names factors B and
-    the output directions that each stays orthogonal to, as orthonormal columns (out, k).
+    so far) or "noise" (measured). `average="schedule-free"` evaluates an average of the iterates. `polyak` multiplies the
+    Polyak bound. `held` names factors B and the output directions that each stays orthogonal to, as orthonormal columns
+    (out, k).
     """
 
     def __init__(
@@ -93,12 +94,13 @@ class Variant(FrankWolfe):
         decay: str = "linear",
         memory: str = "horizon",
         average: str = "none",
+        polyak: float = 1.0,
         held: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__(matrices, horizon=horizon, unit=unit, momentum=momentum)
         self.exponent, self.power, self.confirm = momentum, power, confirm
         self.decay, self.memory, self.average = decay, memory, average
-        self.held = dict(held or {})
+        self.polyak, self.held = polyak, dict(held or {})
         self.weights: dict[str, Tensor] = {}  # of the last step, by factor: for looking at, not for going on from
         self._kept: dict[str, Tensor] = {}
         self._factors = dict(self._leaves())
@@ -148,6 +150,9 @@ class Variant(FrankWolfe):
             kept.lerp_(torch.tensor([noise, signal], dtype=torch.float64), 2.0 / count)
         noise, signal = kept.tolist()
         return 2.0 * signal / (2.0 * signal + noise) if signal > 0 else 0.0
+
+    def _polyak_share(self, loss: float, gap: float) -> float:
+        return self.polyak * super()._polyak_share(loss, gap)
 
     # -- the vertex ----------------------------------------------------------------------------------------------------
 

@@ -87,8 +87,10 @@ def test_there_is_no_verdict_before_all_runs_and_none_where_one_diverged():
     assert {one.verdict for one in dial_results({}, [cell.job(OPEN) for cell in CELLS], SEEDS)} == {"waiting"}
 
 
-def test_the_stage_asks_four_radii_and_four_forms_of_every_seed():
+def test_the_stage_asks_every_radius_and_every_form_of_every_seed():
     cell = DIALLED[0]
     asked = {(job.seed, job.arm) for job in dial(cell, {})}
     assert {DEFAULT, OPEN, STRICT} < set(DIAL) and not set(DIAL) & set(FORMS.values())
-    assert asked == {(seed, arm) for seed in SEEDS for arm in (*DIAL, *FORMS.values())} and len(asked) == 24
+    assert asked == {(seed, arm) for seed in SEEDS for arm in (*DIAL, *FORMS.values())} and len(asked) == 3 * (
+        4 + len(FORMS)
+    )

@@ -102,6 +102,19 @@ def test_the_strongest_rival_stands_first_and_one_that_always_diverges_has_no_ra
     assert "no cell has both" in last.summary()
 
 
+def test_means_that_are_compared_are_over_the_cells_that_were_asked_the_most_rivals():
+    other = Cell("m", "chat", 60)
+    done = tuned_adamw() | tuned_adamw(other) | rows(*(row_of(cell.job(DEFAULT), 2.0) for cell in (CELL, other)))
+    for cell in (CELL, other):
+        done |= rows(row_of(cell.job(Arm(method="dog", rank="32")), 4.0))
+    both = {one.rival: len(one.cells) for one in rival_results(done, DEFAULT.key, seeds=3)}
+    assert both == {"DoG": 2, "AdamW-LoRA, best of the ranks": 2}
+    # one of two cells is asked another: what was asked of both is compared with it there alone
+    done |= rows(row_of(other.job(Arm(method="mass")), 3.0))
+    found = rival_results(done, DEFAULT.key, seeds=3)
+    assert {tuple(cell.cell for cell in one.cells) for one in found} == {(other.job(DEFAULT).cell,)} and len(found) == 3
+
+
 @pytest.mark.parametrize(("gap", "counts"), [(-0.3, (1, 0, 0)), (0.0, (0, 1, 0)), (0.3, (0, 0, 1))])
 def test_three_paired_seeds_make_a_win_a_tie_or_a_loss(gap, counts):
     noise = (0.01, -0.02, 0.01)

@@ -26,6 +26,7 @@ FORMS = [
     *({"decay": name} for name in ("constant", "cosine", "anytime")),
     *({"memory": name} for name in ("anytime", "noise")),
     {"average": "schedule-free"},
+    {"polyak": 0.1},
     {"confirm": "agreement", "decay": "anytime", "memory": "anytime", "average": "schedule-free", "power": 0.5},
 ]
 forms = pytest.mark.parametrize("form", FORMS, ids=lambda form: " ".join(f"{k}={v}" for k, v in form.items()))
@@ -256,6 +257,19 @@ def test_with_nothing_exchanged_it_is_the_product_to_the_bit():
     drive(Variant((one,), horizon=T), one, draws(10))
     drive(FrankWolfe((other,), horizon=T), other, draws(10))
     assert torch.equal(leaf(one), leaf(other))
+
+
+def test_a_share_of_the_polyak_bound_is_that_share_where_it_binds():
+    whole, third = (one_sided(budget=50.0) for _ in range(2))
+    gradients = draws(3, signal=30.0)
+    # small losses under a large slope: the bound is the smallest of the three
+    reports = [
+        drive(Variant((matrix,), horizon=T, polyak=share), matrix, gradients, losses=[0.1, 0.1, 0.1])
+        for matrix, share in ((whole, 1.0), (third, 1 / 3))
+    ]
+    assert all(report.binding() == ("sps",) for report in (*reports[0], reports[1][0]))
+    assert reports[1][0].eta_step[0] == pytest.approx(reports[0][0].eta_step[0] / 3)
+    assert numpy_norm(leaf(third)) < numpy_norm(leaf(whole))
 
 
 @forms
