@@ -43,6 +43,13 @@ def default_arm(rows: Mapping[str, Row]) -> str:
     return (DEFAULT if any(row.job.arm == DEFAULT for row in rows.values()) else OPEN).key
 
 
+def judged(rows: Mapping[str, Row]) -> ZeroKnobResults:
+    """The default arm over the cells that decide and whose rival is tuned: what the rule speaks of."""
+    deciding = deciding_rows(plain_rows(rows))
+    arm = default_arm(rows)
+    return results(bracketed_rows(deciding, arm), arm)
+
+
 def runs_lacking(rows: Mapping[str, Row]) -> int:
     """How many runs of the cells that decide the rule are known to lack: geonb's radii and AdamW."""
     deciding = tuple(stage for stage in STAGES if stage.decides)

@@ -6,26 +6,30 @@ A block stands between `<!-- zero-knob: NAME -->` and `<!-- zero-knob: end -->`;
 
 from __future__ import annotations
 
-import math
 import re
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from geonb.claims.zero_knob import bracketed_rows, deciding_rows, default_arm, plain_rows, runs_lacking
+from geonb.claims.markdown import markdown_table, percent_text
+from geonb.claims.zero_knob import deciding_rows, default_arm, judged, plain_rows, runs_lacking
+from geonb.claims.zero_knob_radius import (
+    budgets_headline,
+    dial_table,
+    dialled_table,
+    forms_table,
+    radius_seeds_table,
+    radius_table,
+)
 from geonb.errors import InputError
 from geonb.records import atomic_write
-from geonb.workbench.benchmark.arm import BUDGETS, DEFAULT, STRICT
-from geonb.workbench.benchmark.cells import CellResult, rise, rows_by_cell
+from geonb.workbench.benchmark.arm import DEFAULT
+from geonb.workbench.benchmark.cells import CellResult, rows_by_cell
 from geonb.workbench.benchmark.conditions import DATA, WEIGHTS, parted
-from geonb.workbench.benchmark.design import BROKEN, DIALLED, QUICK, SEEDS, best_adamw
-from geonb.workbench.benchmark.dial import DIAL, RADII, beside_scaled, dial_results
-from geonb.workbench.benchmark.dial import FORMS as DIAL_FORMS
+from geonb.workbench.benchmark.design import BROKEN, SEEDS, best_adamw
 from geonb.workbench.benchmark.domains import BASE
-from geonb.workbench.benchmark.forms import form_results
 from geonb.workbench.benchmark.job import Job, Row
 from geonb.workbench.benchmark.rivals import PLAIN, ratio_text, rival_results
-from geonb.workbench.benchmark.tables import ZeroKnobResults, results
+from geonb.workbench.benchmark.tables import results
 
 _BLOCK = re.compile(r"<!-- zero-knob: (?P<name>[\w -]*) -->\n(?P<body>.*?)<!-- zero-knob: end -->", re.S)
 # losses of one seed that lie closer are called level
@@ -73,13 +77,6 @@ def fill_pages(pages: Sequence[Path], rows: Rows) -> list[Path]:
     for page, text in filled.items():
         atomic_write(page, text)
     return list(filled)
-
-
-def judged(rows: Rows) -> ZeroKnobResults:
-    """The default arm over the cells that decide and whose rival is tuned: what the rule speaks of."""
-    deciding = deciding_rows(plain_rows(rows))
-    arm = default_arm(rows)
-    return results(bracketed_rows(deciding, arm), arm)
 
 
 def headline(rows: Rows) -> str:
@@ -134,62 +131,13 @@ def others_table(rows: Rows) -> str:
     return _cells(results(others, arm).cells if there else ())
 
 
-def radius_table(rows: Rows) -> str:
-    """The three radii over the cells that decide."""
-    table = [
-        [
-            one.radius, str(one.cells), f"{one.geometric_mean:.3f}", f"{one.worst:.3f}",
-            f"{one.wins}/{one.ties}/{one.losses}", str(one.half_damage), _percent(one.looked_at_regret),
-            _percent(one.other_regret),
-        ]
-        for one in judged(rows).radii
-    ]  # fmt: skip
-    head = (
-        "R",
-        "cells",
-        "mean ratio",
-        "worst",
-        "win/tie/loss",
-        "half damage",
-        "worst regret where chosen",
-        "elsewhere",
-    )
-    return _table(head, table)
-
-
-def budgets_headline(rows: Rows) -> str:
-    """What each budget of a plan is worth, and why not to scale an adapter afterwards, in one paragraph."""
-    said = []
-    found = {one.arm: one for one in judged(rows).radii}
-    for name in ("strict", "balanced", "open"):
-        one = found.get(BUDGETS[name].key)
-        if one is not None and one.geometric_mean is not None:
-            noted = ", the default," if BUDGETS[name] == DEFAULT else ""
-            said.append(
-                f"`--budget {name}`{noted} has {one.geometric_mean:.3f} of that rival's loss in the mean and at most half of "
-                f"its damage in {one.half_damage} of {one.cells} cells."
-            )
-    by_run = {(row.cell, row.job.arm.key): row for row in deciding_rows(plain_rows(rows)).values() if row.job.seed == 0}
-    ratios = []
-    for (cell, key), row in by_run.items():
-        larger = by_run.get((cell, DEFAULT.key))
-        if key == STRICT.key and larger is not None and (loss := beside_scaled(row, larger)) is not None:
-            ratios.append(math.exp(loss))
-    if ratios:
-        said.append(
-            f"A balanced adapter that is scaled after training until it forgets as little as a strict one has "
-            f"{statistics.median(ratios):.2f} of that one's loss in the median ({min(ratios):.2f} to {max(ratios):.2f})."
-        )
-    return "\n".join(said) or "There is no cell to compare yet."
-
-
 def settings_table(rows: Rows) -> str:
     """Every setting that was run in all main cells, used for everything: the five whose worst is the least."""
     table = [
-        [one.arm, str(one.cells), _percent(one.mean), _percent(one.worst), one.worst_cell]
+        [one.arm, str(one.cells), percent_text(one.mean), percent_text(one.worst), one.worst_cell]
         for one in judged(rows).regrets[:8]
     ]
-    return _table(("one setting for everything", "cells", "mean regret", "worst", "where"), table)
+    return markdown_table(("one setting for everything", "cells", "mean regret", "worst", "where"), table)
 
 
 def rivals_headline(rows: Rows) -> str:
@@ -224,43 +172,7 @@ def rivals_table(rows: Rows) -> str:
         spread = best if best == worst else f"{best} to {worst}"
         table.append([one.rival, cells, mean, spread, f"{one.wins}/{one.ties}/{one.losses}", damage, memory, cost])
     head = ("rival", "cells", "loss ratio", "from, to", "win/tie/loss", "damage", "memory", "time with its search")
-    return _table(head, table)
-
-
-def forms_table(rows: Rows) -> str:
-    """Forms of the step beside the default, over the quick cells and all seeds."""
-    table = []
-    for one in form_results(rows, [cell.job(DEFAULT) for cell in QUICK], SEEDS):
-        intervals = [
-            "" if mean is None else f"{mean:+.3f} ± {width:.3f}"
-            for mean, width in ((one.loss, one.loss_half_width), (one.rise, one.rise_half_width))
-        ]
-        table.append([one.form, f"{one.pairs} of {one.asked}", *intervals, one.verdict])
-    return _table(("form", "pairs", "d", "q", "verdict"), table)
-
-
-def dial_table(rows: Rows) -> str:
-    """Forms of the step beside the product at the radius where that forgets as much."""
-    table = []
-    for one in dial_results(rows, [cell.job(DEFAULT) for cell in DIALLED], SEEDS):
-        loss = "" if one.loss is None else f"{one.loss:+.3f} ± {one.half_width:.3f}"
-        table.append([one.form, f"{one.pairs} of {one.asked}", str(one.beyond), loss, one.verdict])
-    return _table(("form", "pairs", "outside the dial", "e", "verdict"), table)
-
-
-def dialled_table(rows: Rows) -> str:
-    """Loss and rise on base text of every arm of the dial and every form, means over the seeds."""
-    named = {f"one side, R = {radius}": arm for radius, arm in zip(RADII, DIAL, strict=True)} | DIAL_FORMS
-    table = []
-    for name, arm in named.items():
-        said = []
-        for cell in DIALLED:
-            group = [rows.get(cell.job(arm, seed).key) for seed in SEEDS]
-            known = [row for row in group if row is not None and row.validation is not None]
-            loss = statistics.mean(row.validation or 0.0 for row in known) if known else None
-            said.append("" if loss is None else f"{loss:.3f} (+{statistics.mean(map(rise, known)):.2f})")
-        table.append([name, *said])
-    return _table(("arm", *(cell.domain for cell in DIALLED)), table)
+    return markdown_table(head, table)
 
 
 def broken_table(rows: Rows) -> str:
@@ -276,7 +188,7 @@ def broken_table(rows: Rows) -> str:
         said = "level" if abs(ratio - 1) < _LEVEL else "**loses**" if ratio > 1 else ""
         domain = "documentation" if cell.domain == BASE.name else cell.domain.partition("+")[0]
         table.append([condition(cell.job(DEFAULT)), domain, _both(ours), _both(theirs), said])
-    return _table(("condition", "domain", "geonb", "AdamW", ""), table)
+    return markdown_table(("condition", "domain", "geonb", "AdamW", ""), table)
 
 
 def condition(job: Job) -> str:
@@ -303,6 +215,7 @@ BLOCKS: dict[str, Callable[[Rows], str]] = {
     "cells": cells_table,
     "others": others_table,
     "radius": radius_table,
+    "radius over seeds": radius_seeds_table,
     "budgets": budgets_headline,
     "settings": settings_table,
     "rivals headline": rivals_headline,
@@ -323,12 +236,7 @@ def _cells(cells: Sequence[CellResult]) -> str:
         kept = [_shown(one.damage, ".2f"), _shown(one.frontier, "+.3f")]
         table.append([one.cell, rival, *losses, f"{one.difference:+.3f}{width}", *kept])
     head = ("cell", "best AdamW", "loss", "its loss", "ratio", "difference", "damage", "frontier")
-    return _table(head, table)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+    return markdown_table(head, table)
 
 
 def _both(row: Row) -> str:
@@ -337,10 +245,6 @@ def _both(row: Row) -> str:
 
 def _shown(value: float | None, form: str) -> str:
     return "" if value is None else f"{value:{form}}"
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f} %"
 
 
 def _span(values: Iterable[int]) -> str:

@@ -82,6 +82,16 @@ def test_the_headline_counts_cells_and_seeds_and_what_lacks():
     assert body("headline", {}) == ["There is no cell to compare yet."]
 
 
+def test_the_radii_are_compared_over_the_seeds_where_every_budget_has_them_all():
+    rows = cell_rows(HOME)
+    assert len(body("radius over seeds", rows)) == 3  # a head, a rule and one cell
+    line = body("radius over seeds", rows)[2]
+    # ln(2.5/2.0), and no width but of the seeds' own differences: 2.505/2.005, 2.495/1.995
+    assert line.startswith("| embedded/kjv/T200/b16 | +0.223 ± 0.001 | 1.00 | +0.095 ± ")
+    lacking = {key: row for key, row in rows.items() if row.job.arm != OPEN or row.job.seed < 2}
+    assert len(body("radius over seeds", lacking)) == 2
+
+
 def test_each_budget_is_said_with_its_mean_and_what_scaling_afterwards_would_have_cost():
     rows = cell_rows(HOME) | cell_rows(AWAY)
     said = body("budgets", rows)
