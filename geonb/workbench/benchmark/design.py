@@ -358,7 +358,7 @@ STAGES = (
     Stage("break it: changed weights", BROKEN_AGAIN[2], (broken,)),
     Stage("one thing at a time", _cells([SMALL_AGAIN, MAIN], names=("kjv", "chat")), (ablations,)),
     Stage("beyond: the dear cells", _DEAR, (zero_knob, _tuned("tail"), _tuned("32"), _rank_8, headline)),
-    Stage("beyond: other families and sizes", _beyond(*_cells(OTHERS)), (near_main,)),
+    Stage("beyond: other families and sizes", _beyond(*_cells(OTHERS)), (near_main, headline)),
     Stage(
         "beyond: other horizons",
         _beyond(*_cells([SMALL_AGAIN, MAIN], 60), *_cells([SMALL_AGAIN, MAIN], 800), *_cells([SMALL_AGAIN], 2000)),
