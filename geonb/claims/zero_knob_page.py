@@ -17,6 +17,7 @@ from geonb.claims.zero_knob_radius import (
     dial_table,
     dialled_table,
     forms_table,
+    growing_table,
     radius_seeds_table,
     radius_table,
 )
@@ -222,6 +223,7 @@ BLOCKS: dict[str, Callable[[Rows], str]] = {
     "rivals": rivals_table,
     "forms": forms_table,
     "dial": dial_table,
+    "growing": growing_table,
     "dial points": dialled_table,
     "broken": broken_table,
 }

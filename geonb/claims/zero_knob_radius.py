@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from geonb.claims.markdown import markdown_table, percent_text
 from geonb.claims.zero_knob import deciding_rows, judged, plain_rows
 from geonb.workbench.benchmark.arm import BUDGETS, DEFAULT, STRICT
 from geonb.workbench.benchmark.cells import half_width, rise, rows_by_cell
-from geonb.workbench.benchmark.design import DIALLED, QUICK, SEEDS
+from geonb.workbench.benchmark.design import DIALLED, LONG, QUICK, SEEDS, SHORT, Cell
 from geonb.workbench.benchmark.dial import DIAL, FORMS, RADII, beside_scaled, dial_results
-from geonb.workbench.benchmark.forms import form_results
+from geonb.workbench.benchmark.forms import GROWING, form_results, growing_radius
 from geonb.workbench.benchmark.job import Row
 
 Rows = Mapping[str, Row]
@@ -97,6 +97,27 @@ def forms_table(rows: Rows) -> str:
         ]
         table.append([one.form, f"{one.pairs} of {one.asked}", *intervals, one.verdict])
     return markdown_table(("form", "pairs", "d", "q", "verdict"), table)
+
+
+def growing_table(rows: Rows) -> str:
+    """The radius that grows with T beside the default, in short runs and in long ones, and cell by cell."""
+    named = {f"T = {_horizons(cells)}": cells for cells in (SHORT, LONG)}
+    named |= {cell.job(DEFAULT).cell: (cell,) for cells in (SHORT, LONG) for cell in cells}
+    table = []
+    for name, cells in named.items():
+        (one,) = form_results(
+            rows, [cell.job(DEFAULT) for cell in cells], SEEDS, lambda horizon: {GROWING: growing_radius(horizon)}
+        )
+        intervals = [
+            "" if mean is None else f"{mean:+.3f} ± {width:.3f}"
+            for mean, width in ((one.loss, one.loss_half_width), (one.rise, one.rise_half_width))
+        ]
+        table.append([name, f"{one.pairs} of {one.asked}", *intervals])
+    return markdown_table(("cells", "pairs", "d", "q"), table)
+
+
+def _horizons(cells: Iterable[Cell]) -> str:
+    return " and ".join(map(str, sorted({cell.horizon for cell in cells})))
 
 
 def dial_table(rows: Rows) -> str:

@@ -23,7 +23,7 @@ from geonb.workbench.benchmark.arm import DEFAULT, OPEN, RANKS, STRICT, THREE, A
 from geonb.workbench.benchmark.conditions import parted
 from geonb.workbench.benchmark.dial import arms_of_the_dial
 from geonb.workbench.benchmark.domains import BASE, DOMAINS
-from geonb.workbench.benchmark.forms import forms_at
+from geonb.workbench.benchmark.forms import forms_at, growing_radius
 from geonb.workbench.benchmark.job import Job, Row
 from geonb.workbench.benchmark.rivals import FIXED, TUNED
 
@@ -220,6 +220,11 @@ def dial(cell: Cell, done: Done) -> list[Job]:
     return [cell.job(arm, seed) for seed in SEEDS for arm in arms_of_the_dial()]
 
 
+def growing(cell: Cell, done: Done) -> list[Job]:
+    """The radius that grows with T beside the default, every seed: the seventh round."""
+    return [cell.job(arm, seed) for seed in SEEDS for arm in (DEFAULT, growing_radius(cell.horizon))]
+
+
 def first_look(cell: Cell, done: Done) -> list[Job]:
     """The product's default beside the AdamW that was best without the condition: what a user would have used."""
     reference = best_adamw(cell.without_condition, done)
@@ -332,6 +337,12 @@ _DEAR, _AGAIN = _beyond(*_cells([MAIN])), _cells([SMALL_AGAIN])
 QUICK = tuple(cell for cells in (_AWAY[0], _AWAY[3]) for cell in cells if cell.model == SMALL_AGAIN and cell.batch < 64)
 # where a larger radius is worth most (prose), and where less is needed
 DIALLED = _cells([SMALL_AGAIN], names=("arithmetic", "chat", "kjv"))
+# a radius that is another one than the default's below and above T = 200
+SHORT = _cells([SMALL_AGAIN], 60, names=LOOKED_AT)
+LONG = (
+    *_cells([SMALL_AGAIN], 800, names=("arithmetic", "chat", "kjv")),
+    *_cells([SMALL_AGAIN], 2000, names=("arithmetic",)),
+)
 STAGES = (
     Stage("geonb and AdamW at the tail's rank", _HOME, (zero_knob, _tuned("tail")), decides=True),
     Stage("AdamW at rank 32 and 8", _HOME, (_tuned("32"), _rank_8), decides=True),
@@ -350,6 +361,7 @@ STAGES = (
     Stage("every rival, where a run takes seconds", QUICK, (rivals, rival_seeds)),
     Stage("forms, where a run takes seconds", QUICK, (forms,)),
     Stage("a better dial", DIALLED, (dial,)),
+    Stage("a radius that grows", (*SHORT, *LONG), (growing,)),
     Stage("break it: a first look", tuple(sorted(BROKEN, key=_cost)), (first_look,)),
     Stage("the small model again", _AGAIN, (zero_knob, _tuned("tail"), _tuned("32"), _tuned("8"), headline)),
     Stage("every rival", _AGAIN, (rivals,)),

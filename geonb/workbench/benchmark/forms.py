@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from geonb.records import Record
@@ -20,6 +20,9 @@ from geonb.workbench.benchmark.job import Job, Row
 _SAME_RADIUS_AT = 200
 # what a better form may lose: a hundredth of the loss, a twentieth of the rise
 _LOSS_ROOM, _RISE_ROOM = 0.01, 0.05
+
+
+GROWING = "R = 3 sigma_k sqrt(T/200)"
 
 
 def growing_radius(horizon: int) -> Arm:
@@ -39,7 +42,7 @@ def forms_at(horizon: int) -> dict[str, Arm]:
         "measured memory, R = sigma_max": replace(OPEN, memory="noise"),
     }
     if horizon != _SAME_RADIUS_AT:
-        found["R = 3 sigma_k sqrt(T/200)"] = growing_radius(horizon)
+        found[GROWING] = growing_radius(horizon)
     for basis in ("top", "full", "gradient", "random"):
         found[f"basis {basis}"] = replace(DEFAULT, basis=basis)
     return {**found, "two sides": replace(DEFAULT, sides="two")}
@@ -66,14 +69,22 @@ class FormResult(Record):
         return f"FormResult({self.form}: {self.verdict} over {self.pairs} pairs)"
 
 
-def form_results(rows: Mapping[str, Row], cells: Iterable[Job], seeds: Iterable[int]) -> tuple[FormResult, ...]:
-    """Every form over `cells` (any job of each) and `seeds`: pairs that have both runs, and a verdict by the rule."""
+def form_results(
+    rows: Mapping[str, Row],
+    cells: Iterable[Job],
+    seeds: Iterable[int],
+    forms: Callable[[int], Mapping[str, Arm]] = forms_at,
+) -> tuple[FormResult, ...]:
+    """Every form over `cells` (any job of each) and `seeds`: pairs that have both runs, and a verdict by the rule.
+
+    `forms` gives those of a horizon by what they are called.
+    """
     pairs: dict[str, list[tuple[Row, Row]]] = {}
     asked: Counter[str] = Counter()
     diverged: set[str] = set()
     seeds = list(seeds)
     for job in cells:
-        for form, arm in forms_at(job.horizon).items():
+        for form, arm in forms(job.horizon).items():
             kept = pairs.setdefault(form, [])
             asked[form] += len(seeds)
             for seed in seeds:
