@@ -1,5 +1,6 @@
 """The marked blocks of a page: written from the rows and from nothing else, and what stands in the project is current."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from geonb.claims.zero_knob_page import BLOCKS, condition, fill, fill_pages
 from geonb.errors import InputError
 from geonb.workbench.benchmark.arm import DEFAULT, OPEN, STRICT, THREE, Arm, adamw
-from geonb.workbench.benchmark.design import BROKEN, DECIDING, Cell
+from geonb.workbench.benchmark.design import BROKEN, DECIDING, LONG, SHORT, Cell
+from geonb.workbench.benchmark.forms import growing_radius
 from geonb.workbench.benchmark.queue import read_rows
 from tests.workbench.benchmark.small import row_of
 
@@ -90,6 +92,19 @@ def test_the_radii_are_compared_over_the_seeds_where_every_budget_has_them_all()
     assert line.startswith("| embedded/kjv/T200/b16 | +0.223 ± 0.001 | 1.00 | +0.095 ± ")
     lacking = {key: row for key, row in rows.items() if row.job.arm != OPEN or row.job.seed < 2}
     assert len(body("radius over seeds", lacking)) == 2
+
+
+def test_the_radius_that_grows_is_shown_for_short_and_long_runs_and_cell_by_cell():
+    cell = LONG[0]
+    made = []
+    for seed, noise in enumerate((0.0, 0.01, -0.01)):
+        made.append(row_of(cell.job(DEFAULT, seed), 2.0))
+        made.append(row_of(cell.job(growing_radius(cell.horizon), seed), 2.0 * math.exp(0.1 + noise), retention=4.0))
+    said = body("growing", {row.key: row for row in made})
+    assert said[2] == f"| T = 60 | 0 of {3 * len(SHORT)} |  |  |"
+    # t(2) at 97.5 % is 4.303, times .01 / sqrt(3); the rises are 1 and 0.5
+    assert said[3] == f"| T = 800 and 2000 | 3 of {3 * len(LONG)} | +0.100 ± 0.025 | +0.693 ± 0.000 |"
+    assert said[4 + len(SHORT)] == f"| {cell.job(DEFAULT).cell} | 3 of 3 | +0.100 ± 0.025 | +0.693 ± 0.000 |"
 
 
 def test_each_budget_is_said_with_its_mean_and_what_scaling_afterwards_would_have_cost():

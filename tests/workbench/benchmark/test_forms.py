@@ -6,8 +6,8 @@ import pytest
 from scipy import stats
 
 from geonb.workbench.benchmark.arm import DEFAULT
-from geonb.workbench.benchmark.design import QUICK, SEEDS, Cell, forms
-from geonb.workbench.benchmark.forms import FormResult, form_results, forms_at, growing_radius
+from geonb.workbench.benchmark.design import LONG, QUICK, SEEDS, SHORT, Cell, forms, growing
+from geonb.workbench.benchmark.forms import GROWING, FormResult, form_results, forms_at, growing_radius
 from tests.workbench.benchmark.small import row_of
 
 CELLS = [Cell("m", "chat", 60), Cell("m", "chat", 200, 4)]
@@ -69,7 +69,7 @@ def test_a_form_that_diverged_or_lacks_a_pair_has_no_verdict():
 
 
 def test_the_radius_that_grows_is_another_form_only_where_it_differs():
-    name = "R = 3 sigma_k sqrt(T/200)"
+    name = GROWING
     assert name not in forms_at(200) and growing_radius(200) == DEFAULT
     assert forms_at(60)[name].budget == pytest.approx(3 * math.sqrt(0.3), abs=5e-4)
     assert judged(-0.05, 0.0, name).pairs == 3
@@ -80,3 +80,26 @@ def test_the_stage_asks_the_default_and_every_form_at_every_seed():
     asked = {(job.seed, job.arm) for job in forms(cell, {})}
     assert asked == {(seed, arm) for seed in SEEDS for arm in (DEFAULT, *forms_at(cell.horizon).values())}
     assert len({arm.key for arm in forms_at(60).values()}) == len(forms_at(60)) == 9
+
+
+def test_the_radius_that_grows_is_asked_where_it_is_another_one_and_never_on_the_blind_domains():
+    cells = (*SHORT, *LONG)
+    assert {cell.horizon for cell in SHORT} == {60} and {cell.horizon for cell in LONG} == {800, 2000}
+    assert not {cell.domain for cell in cells} & {"modules", "names"}
+    for cell in cells:
+        asked = {(job.seed, job.arm) for job in growing(cell, {})}
+        assert asked == {(seed, arm) for seed in SEEDS for arm in (DEFAULT, growing_radius(cell.horizon))}
+        # what a first step loses to the steps after it is the same at every horizon: sigma_k sqrt(T) / (2 R)
+        kept = math.sqrt(cell.horizon) / (2 * growing_radius(cell.horizon).budget)
+        assert kept == pytest.approx(math.sqrt(200) / 6, rel=1e-3)
+
+
+def test_one_form_may_be_judged_by_itself():
+    cell = CELLS[0]
+    done = {}
+    for seed in SEEDS:
+        made = [row_of(cell.job(DEFAULT, seed), 2.0), row_of(cell.job(growing_radius(60), seed), 1.0 + NOISE[seed])]
+        done |= {row.key: row for row in made}
+    (found,) = form_results(done, [cell.job(DEFAULT)], SEEDS, lambda horizon: {GROWING: growing_radius(horizon)})
+    assert (found.form, found.pairs, found.asked) == (GROWING, 3, 3)
+    assert found.loss == pytest.approx(-math.log(2), abs=1e-3)
