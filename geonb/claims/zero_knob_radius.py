@@ -54,7 +54,7 @@ def radius_seeds_table(rows: Rows) -> str:
                 break
             losses = [math.log((a.validation or 0.0) / (b.validation or 0.0)) for a, b in known]
             rises = sum(rise(a) for a, _ in known) / sum(rise(b) for _, b in known)
-            said += [f"{statistics.mean(losses):+.3f} ± {half_width(losses):.3f}", f"{rises:.2f}"]
+            said += [_signed(statistics.mean(losses), half_width(losses)), f"{rises:.2f}"]
         else:
             table.append([cell, *said])
     head = ("cell", "strict: ln loss ratio", "rise", "open: ln loss ratio", "rise")
@@ -91,10 +91,7 @@ def forms_table(rows: Rows) -> str:
     """Forms of the step beside the default, over the quick cells and all seeds."""
     table = []
     for one in form_results(rows, [cell.job(DEFAULT) for cell in QUICK], SEEDS):
-        intervals = [
-            "" if mean is None else f"{mean:+.3f} ± {width:.3f}"
-            for mean, width in ((one.loss, one.loss_half_width), (one.rise, one.rise_half_width))
-        ]
+        intervals = [_signed(one.loss, one.loss_half_width), _signed(one.rise, one.rise_half_width)]
         table.append([one.form, f"{one.pairs} of {one.asked}", *intervals, one.verdict])
     return markdown_table(("form", "pairs", "d", "q", "verdict"), table)
 
@@ -108,10 +105,7 @@ def growing_table(rows: Rows) -> str:
         (one,) = form_results(
             rows, [cell.job(DEFAULT) for cell in cells], SEEDS, lambda horizon: {GROWING: growing_radius(horizon)}
         )
-        intervals = [
-            "" if mean is None else f"{mean:+.3f} ± {width:.3f}"
-            for mean, width in ((one.loss, one.loss_half_width), (one.rise, one.rise_half_width))
-        ]
+        intervals = [_signed(one.loss, one.loss_half_width), _signed(one.rise, one.rise_half_width)]
         table.append([name, f"{one.pairs} of {one.asked}", *intervals])
     return markdown_table(("cells", "pairs", "d", "q"), table)
 
@@ -124,8 +118,9 @@ def dial_table(rows: Rows) -> str:
     """Forms of the step beside the product at the radius where that forgets as much."""
     table = []
     for one in dial_results(rows, [cell.job(DEFAULT) for cell in DIALLED], SEEDS):
-        loss = "" if one.loss is None else f"{one.loss:+.3f} ± {one.half_width:.3f}"
-        table.append([one.form, f"{one.pairs} of {one.asked}", str(one.beyond), loss, one.verdict])
+        table.append(
+            [one.form, f"{one.pairs} of {one.asked}", str(one.beyond), _signed(one.loss, one.half_width), one.verdict]
+        )
     return markdown_table(("form", "pairs", "outside the dial", "e", "verdict"), table)
 
 
@@ -142,3 +137,7 @@ def dialled_table(rows: Rows) -> str:
             said.append("" if loss is None else f"{loss:.3f} (+{statistics.mean(map(rise, known)):.2f})")
         table.append([name, *said])
     return markdown_table(("arm", *(cell.domain for cell in DIALLED)), table)
+
+
+def _signed(mean: float | None, half_width: float | None) -> str:
+    return "" if mean is None or half_width is None else f"{mean:+.3f} ± {half_width:.3f}"
