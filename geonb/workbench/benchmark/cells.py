@@ -183,6 +183,11 @@ def half_width(values: list[float]) -> float | None:
     return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
 
 
+def mean_interval(values: list[float]) -> tuple[float | None, float | None]:
+    """The mean and half of Student's 95 % interval; None and None below two values."""
+    return (statistics.mean(values), half_width(values)) if len(values) > 1 else (None, None)
+
+
 def _is_interior(best: Row, tried: Iterable[Row]) -> bool:
     # one that diverged is a worse neighbour too
     rates = [row.job.arm.rate or 0.0 for row in tried if row.job.arm.rank == best.job.arm.rank]

@@ -7,15 +7,15 @@ smaller radius would not fit as well. The rules stand in papers/zero-knob/ablati
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
 from geonb.records import Record
 from geonb.workbench.benchmark.arm import DEFAULT, OPEN, STRICT, Arm
-from geonb.workbench.benchmark.cells import half_width, rise, scaled_points
+from geonb.workbench.benchmark.cells import mean_interval, rise, scaled_points
 from geonb.workbench.benchmark.job import Job, Row
 
 # the product at four radii, and what they are called
@@ -80,37 +80,30 @@ def beside_scaled(row: Row, larger: Row) -> float | None:
 
 def dial_results(rows: Mapping[str, Row], cells: Iterable[Job], seeds: Iterable[int]) -> tuple[DialResult, ...]:
     """Every form over `cells` (any job of each) and `seeds`, and a verdict by the rule once all runs are there."""
-    seeds, cells = list(seeds), list(cells)
-    asked = len(seeds) * len(cells)
+    places = [replace(job, seed=seed) for job, seed in product(cells, seeds)]
     found = []
     for form, arm in FORMS.items():
         losses: list[float] = []
         beyond = diverged = 0
-        for job in cells:
-            for seed in seeds:
-                dial = [rows.get(replace(job, arm=one, seed=seed).key) for one in DIAL]
-                ours = rows.get(replace(job, arm=arm, seed=seed).key)
-                if ours is None or None in dial:
-                    continue
-                if ours.validation is None:
-                    diverged += 1
-                    continue
-                loss = at_equal_rise(ours, ((rise(row), row.validation) for row in dial if row and row.validation))
-                if loss is None:
-                    beyond += 1
-                else:
-                    losses.append(loss)
-        wide = half_width(losses)
-        mean = statistics.mean(losses) if len(losses) > 1 else None
+        for place in places:
+            dial = [rows.get(replace(place, arm=one).key) for one in DIAL]
+            ours = rows.get(replace(place, arm=arm).key)
+            if ours is None or None in dial:
+                continue
+            loss = at_equal_rise(ours, ((rise(row), row.validation) for row in dial if row and row.validation))
+            diverged += ours.validation is None
+            beyond += ours.validation is not None and loss is None
+            losses += [] if loss is None else [loss]
+        mean, wide = mean_interval(losses)
         found.append(
             DialResult(
                 form=form,
                 pairs=len(losses),
                 beyond=beyond,
-                asked=asked,
+                asked=len(places),
                 loss=mean,
                 half_width=wide,
-                verdict=_verdict(len(losses) + beyond + diverged < asked, diverged, mean, wide),
+                verdict=_verdict(len(losses) + beyond + diverged < len(places), diverged, mean, wide),
             )
         )
     return tuple(found)

@@ -6,14 +6,13 @@ The rule stands in papers/zero-knob/ablations.md and was written before these ru
 from __future__ import annotations
 
 import math
-import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from geonb.records import Record
 from geonb.workbench.benchmark.arm import DEFAULT, OPEN, Arm
-from geonb.workbench.benchmark.cells import half_width, rise
+from geonb.workbench.benchmark.cells import mean_interval, rise
 from geonb.workbench.benchmark.job import Job, Row
 
 # at this horizon the radius that grows with T is the product's
@@ -101,8 +100,8 @@ def form_results(
 def _judged(form: str, pairs: list[tuple[Row, Row]], asked: int, diverged: bool) -> FormResult:
     losses = [math.log((ours.validation or 0.0) / (plain.validation or 0.0)) for ours, plain in pairs]
     rises = [math.log(rise(ours) / rise(plain)) for ours, plain in pairs if min(rise(ours), rise(plain)) > 0]
-    loss, wide = _interval(losses)
-    kept, broad = _interval(rises)
+    loss, wide = mean_interval(losses)
+    kept, broad = mean_interval(rises)
     if diverged:
         verdict = "diverged"
     elif len(pairs) < asked or loss is None or wide is None or kept is None or broad is None:
@@ -119,10 +118,6 @@ def _judged(form: str, pairs: list[tuple[Row, Row]], asked: int, diverged: bool)
         asked=asked,
         verdict=verdict,
     )
-
-
-def _interval(values: list[float]) -> tuple[float | None, float | None]:
-    return (statistics.mean(values), half_width(values)) if len(values) > 1 else (None, None)
 
 
 def _verdict(loss: tuple[float, float], rise: tuple[float, float]) -> str:
